@@ -1,0 +1,113 @@
+"""The server that Label Studio talks to: the wire protocol on FastAPI.
+
+`create_app` builds it from settings. Nothing is loaded or connected before the app starts;
+from then on one thread loads the model and works, while the app goes on answering.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import httpx
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse, Response
+
+from backend.access import Guard
+from backend.addresses import Resolver, resolve
+from backend.errors import BodyError, UnavailableError
+from backend.fetch import ImageFetcher
+from backend.metrics import CountCalls, Metrics
+from backend.model_thread import ModelThread, Predicts
+from backend.predictor import Predictor
+from backend.routes import router
+from backend.services import Services
+from backend.settings import Settings
+from segzero_ml.errors import LabellingConfigError, SegZeroError
+from segzero_ml.presets import get_preset
+
+
+def create_app(
+    settings: Settings,
+    *,
+    load_pipeline: Callable[[], Predicts] | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    resolver: Resolver = resolve,
+) -> FastAPI:
+    """The app, not started yet.
+
+    Args:
+        settings: All it needs to know.
+        load_pipeline: Gives the pipeline; the preset of the settings by default.
+        transport: Where images are fetched from instead of the network.
+        resolver: Looks up the hosts of images.
+
+    Raises:
+        ConfigError: The preset is unknown or the Label Studio token is malformed.
+    """
+    preset = get_preset(settings.preset)
+
+    def load() -> Predicts:
+        # torch takes seconds to import: in the thread that loads, so that /health answers.
+        from segzero_ml.pipeline import Pipeline
+
+        return Pipeline.load(preset.name)
+
+    metrics = Metrics()
+    model = ModelThread(
+        load_pipeline or load, settings.batch_size, on_batch=metrics.model_seconds.observe
+    )
+    fetcher = ImageFetcher(settings, transport=transport, resolver=resolver)
+    predictor = Predictor(model, fetcher, settings, metrics)
+    metrics.watch(ready=lambda: model.is_ready, waiting=lambda: model.waiting)
+    services = Services(settings, Guard(settings), metrics, model, predictor, fetcher)
+
+    app = FastAPI(
+        title="SegZero for Label Studio",
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    app.state.services = services
+    app.include_router(router)
+    app.add_middleware(CountCalls, metrics=metrics)
+    _add_error_replies(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    services.model.start()
+    try:
+        yield
+    finally:
+        services.predictor.begin_drain()
+        await asyncio.to_thread(services.model.stop, services.settings.drain_s)
+        await services.fetcher.aclose()
+
+
+def _add_error_replies(app: FastAPI) -> None:
+    """Give every error a JSON reply that says what is wrong, and nothing of the inside."""
+
+    @app.exception_handler(SegZeroError)
+    async def known(_: Request, error: SegZeroError) -> Response:
+        status, headers = 500, {}
+        if isinstance(error, BodyError):
+            status = 400
+        elif isinstance(error, LabellingConfigError):
+            status = 422
+        elif isinstance(error, UnavailableError):
+            status, headers = 503, {"Retry-After": str(error.retry_after_s)}
+        return JSONResponse({"detail": str(error)}, status, headers)
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> Response:
+        return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def unknown(_: Request, error: Exception) -> Response:
+        # Starlette logs the traceback after this reply.
+        return JSONResponse({"detail": "Internal error; the backend's log has it."}, 500)

@@ -1,0 +1,29 @@
+"""From a task's image field to an upright image."""
+
+from __future__ import annotations
+
+import asyncio
+
+from PIL import Image
+
+from backend.fetch import ImageFetcher
+from segzero_ml.images import ImageLimits, decode_image
+
+
+async def load_task_image(fetcher: ImageFetcher, value: object, limits: ImageLimits) -> Image.Image:
+    """Fetch and decode the image that a task names.
+
+    Args:
+        fetcher: Fetches it.
+        value: What the task's data holds for the image.
+        limits: Largest file in bytes and largest image in pixels.
+
+    Returns:
+        The image, upright, mode RGB.
+
+    Raises:
+        FetchError: It cannot be fetched.
+        ImageError: It is not an image, damaged, unsupported, or over a limit.
+    """
+    data = await fetcher.fetch(value)
+    return await asyncio.to_thread(decode_image, data, limits)

@@ -1,0 +1,120 @@
+"""What the backend counts, in the text format of Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+WEBHOOK_ACTIONS: Final = frozenset(
+    {
+        "ANNOTATION_CREATED",
+        "ANNOTATIONS_CREATED",
+        "ANNOTATION_UPDATED",
+        "ANNOTATIONS_DELETED",
+        "TASKS_CREATED",
+        "TASKS_DELETED",
+        "PROJECT_CREATED",
+        "PROJECT_UPDATED",
+        "PROJECT_DELETED",
+        "START_TRAINING",
+    }
+)
+"""Events counted under their name; others are counted as `other`."""
+
+PATHS: Final = frozenset(
+    {"/", "/health", "/ready", "/setup", "/predict", "/versions", "/webhook", "/metrics"}
+)
+"""Paths counted under their name; others are counted as `other`."""
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 85, 120)
+
+
+class Metrics:
+    """Counters of one app, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.http = Counter(
+            "segzero_http_requests",
+            "Calls to the backend.",
+            ["path", "status"],
+            registry=self.registry,
+        )
+        self.tasks = Counter(
+            "segzero_predict_tasks",
+            "Tasks of /predict by how they ended: ok, failed or late.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.predict_seconds = Histogram(
+            "segzero_predict_seconds",
+            "Seconds that a call to /predict took.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.model_seconds = Histogram(
+            "segzero_model_seconds",
+            "Seconds that the model took for one batch.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.webhooks = Counter(
+            "segzero_webhook_events",
+            "Events received from Label Studio.",
+            ["action"],
+            registry=self.registry,
+        )
+        self._ready = Gauge(
+            "segzero_model_ready", "1 when the model is loaded and working.", registry=self.registry
+        )
+        self._waiting = Gauge(
+            "segzero_queue_requests",
+            "Requests that wait for the model or are with it.",
+            registry=self.registry,
+        )
+
+    def watch(self, ready: Callable[[], bool], waiting: Callable[[], int]) -> None:
+        """Read the gauges from where their values live, whenever they are asked for."""
+        self._ready.set_function(lambda: float(ready()))
+        self._waiting.set_function(lambda: float(waiting()))
+
+    def count_webhook(self, action: str) -> None:
+        """Count one event; unknown names share a counter, so that callers cannot make more."""
+        self.webhooks.labels(action=action if action in WEBHOOK_ACTIONS else "other").inc()
+
+    def render(self) -> bytes:
+        """All metrics as text."""
+        return generate_latest(self.registry)
+
+
+class CountCalls:
+    """ASGI middleware that counts calls by path and status.
+
+    Args:
+        app: What it wraps.
+        metrics: Where calls are counted.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a call on, and count it when its status is known."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"] if scope["path"] in PATHS else "other"
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._metrics.http.labels(path=path, status=str(message["status"])).inc()
+            await send(message)
+
+        await self._app(scope, receive, counted)

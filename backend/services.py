@@ -1,0 +1,24 @@
+"""What the endpoints work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backend.access import Guard
+from backend.fetch import ImageFetcher
+from backend.metrics import Metrics
+from backend.model_thread import ModelThread
+from backend.predictor import Predictor
+from backend.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One app's parts; the app holds them as `app.state.services`."""
+
+    settings: Settings
+    guard: Guard
+    metrics: Metrics
+    model: ModelThread
+    predictor: Predictor
+    fetcher: ImageFetcher

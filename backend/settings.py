@@ -1,0 +1,201 @@
+"""Settings of the backend: `SEGZERO_*` environment variables, read once, checked at start."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Any, Final, Self
+
+import httpx
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from segzero_ml.errors import ConfigError
+
+ENV_PREFIX: Final = "SEGZERO_"
+_MIB: Final = 1024 * 1024
+
+HostList = Annotated[tuple[str, ...], NoDecode]
+"""Names separated by commas in the environment."""
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Every field is the environment variable `SEGZERO_<NAME>`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
+
+    preset: str = Field(
+        default="tiny", description="Name of the preset: which reasoner and segmenter."
+    )
+    host: str = Field(default="127.0.0.1", description="Address the backend listens on.")
+    port: int = Field(default=9090, ge=0, le=65535, description="Port the backend listens on.")
+
+    label_studio_url: str | None = Field(
+        default=None, description="Address of Label Studio, such as http://label-studio:8080."
+    )
+    label_studio_token: SecretStr | None = Field(
+        default=None, description="Personal access token (or legacy token) for Label Studio."
+    )
+
+    user: str | None = Field(
+        default=None, description="User name that callers must give (HTTP Basic)."
+    )
+    password: SecretStr | None = Field(
+        default=None, description="Password that callers must give (HTTP Basic)."
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="Secret that webhooks must carry in the X-SegZero-Secret header."
+    )
+
+    allowed_hosts: HostList = Field(
+        default=(),
+        description="Hosts on a private network that images may be fetched from, as host or "
+        "host:port, separated by commas. The address of Label Studio is always allowed.",
+    )
+    max_image_bytes: int = Field(
+        default=50 * _MIB, ge=1, description="Largest image file that is fetched, in bytes."
+    )
+    max_image_pixels: int = Field(
+        default=50_000_000, ge=1, description="Largest image that is decoded, in pixels."
+    )
+    fetch_timeout_s: float = Field(
+        default=20.0, gt=0, le=600, description="Longest time to fetch one image, in seconds."
+    )
+
+    request_fields: HostList = Field(
+        default=("request", "prompt"),
+        description="Fields of a task's data that may hold the request, first match wins, "
+        "separated by commas. A field that the labelling config shows goes before them.",
+    )
+    batch_size: int = Field(
+        default=4, ge=1, le=256, description="Requests that the model answers at once."
+    )
+    predict_deadline_s: float = Field(
+        default=85.0,
+        gt=0,
+        description="Seconds after which /predict returns what is finished; Label Studio "
+        "waits 100 s, many proxies 90 s.",
+    )
+    load_wait_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="Seconds that /predict waits for a model that is still loading.",
+    )
+    max_calls: int = Field(
+        default=32, ge=1, description="Calls to /predict at the same time; more are answered 503."
+    )
+    max_body_bytes: int = Field(
+        default=64 * _MIB, ge=1024, description="Largest body of a call to the backend, in bytes."
+    )
+    drain_s: float = Field(
+        default=20.0,
+        ge=0,
+        description="Seconds that running predictions get to finish at shutdown.",
+    )
+
+    @field_validator("allowed_hosts", "request_fields", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _lower_case_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(host.lower().rstrip(".") for host in value)
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _check_label_studio_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            url = httpx.URL(value.strip())
+        except httpx.InvalidURL as error:
+            raise ValueError(f"is not an address: {error}") from error
+        if url.scheme not in {"http", "https"} or not url.host:
+            raise ValueError("must start with http:// or https:// and name a host")
+        if url.userinfo or url.query or url.fragment:
+            raise ValueError("must not hold a user name, a query or a fragment")
+        return str(url).rstrip("/")
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> Self:
+        if (self.user is None) != (self.password is None):
+            raise ValueError(
+                f"{ENV_PREFIX}USER and {ENV_PREFIX}PASSWORD belong together: set both or neither"
+            )
+        if self.label_studio_token is not None and self.label_studio_url is None:
+            raise ValueError(
+                f"{ENV_PREFIX}LABEL_STUDIO_TOKEN is set but {ENV_PREFIX}LABEL_STUDIO_URL is not: "
+                "the token is sent to that address only"
+            )
+        return self
+
+    @property
+    def needs_login(self) -> bool:
+        """Whether callers must give a user name and a password."""
+        return self.password is not None
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment; a given override that is not None goes first.
+
+    Raises:
+        ConfigError: A setting is wrong; the message names its environment variable and
+            never its value.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        problems = "; ".join(_describe(item) for item in error.errors(include_input=False))
+        raise ConfigError(
+            f"The settings are wrong: {problems}.",
+            f"Correct the {ENV_PREFIX}* environment variables or the options.",
+        ) from None
+
+
+def check_exposure(settings: Settings) -> None:
+    """Refuse to listen beyond this machine without a login and a webhook secret.
+
+    Raises:
+        ConfigError: `host` is not a loopback address and something that guards it is unset.
+    """
+    if is_loopback(settings.host):
+        return
+    needed = {
+        "USER": settings.user,
+        "PASSWORD": settings.password,
+        "WEBHOOK_SECRET": settings.webhook_secret,
+    }
+    missing = [ENV_PREFIX + name for name, value in needed.items() if value is None]
+    if missing:
+        raise ConfigError(
+            f"Listening on {settings.host} would let others on the network use this backend "
+            f"without a password: {', '.join(missing)} not set.",
+            "Set them, or listen on 127.0.0.1 only.",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a listening address is reachable from this machine only."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _describe(item: Any) -> str:
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if not item["loc"]:
+        return message
+    return f"{ENV_PREFIX}{str(item['loc'][0]).upper()}: {message}"

@@ -1,0 +1,84 @@
+"""Which requests a task makes: from the prompt box, the task's data, or the labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backend.labelling import BrushLabel, Labelling
+from segzero_ml.errors import RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRequest:
+    """One request and the label that its masks get."""
+
+    text: str
+    label: str
+
+
+def task_requests(
+    data: Mapping[str, Any], labelling: Labelling, request_fields: Sequence[str]
+) -> tuple[LabelRequest, ...]:
+    """The requests of a task that nobody is typing into.
+
+    The first field that the labelling config shows as the request, or that `request_fields`
+    names, and that the task has, is the request. Without one, or with a blank one and several
+    labels, each label is a request.
+
+    Args:
+        data: The task's data.
+        labelling: The project's labelling config.
+        request_fields: Field names that mean a request whatever the config shows.
+
+    Raises:
+        RequestError: The field is blank and there is one label only, or it holds no text.
+    """
+    fields = dict.fromkeys([*labelling.request_fields, *request_fields])
+    present = [name for name in fields if data.get(name) is not None]
+    for name in present:
+        value = data[name]
+        if not isinstance(value, str):
+            raise RequestError(f'The field "{name}" of the task must hold the request as text.')
+        if value.strip():
+            return (LabelRequest(value, label_for(value, labelling.labels)),)
+    if present and len(labelling.labels) == 1:
+        raise RequestError(
+            f'The request is empty: the field "{present[0]}" of the task is blank.',
+            "Write into it what to find, in plain language.",
+        )
+    return tuple(LabelRequest(label.phrase, label.name) for label in labelling.labels)
+
+
+def prompted_request(
+    regions: Sequence[Mapping[str, Any]], labelling: Labelling
+) -> LabelRequest | None:
+    """The request that the annotator typed last, or None if there is none.
+
+    Args:
+        regions: `params.context.result` of the call.
+        labelling: The project's labelling config.
+    """
+    for region in reversed(regions):
+        if labelling.prompt is None or region.get("from_name") != labelling.prompt:
+            continue
+        value = region.get("value")
+        text = value.get("text") if isinstance(value, Mapping) else None
+        lines = [text] if isinstance(text, str) else text if isinstance(text, list) else []
+        for line in reversed(lines):
+            if isinstance(line, str) and line.strip():
+                return LabelRequest(line, label_for(line, labelling.labels))
+    return None
+
+
+def label_for(request: str, labels: Sequence[BrushLabel]) -> str:
+    """The label whose longest name the request contains as whole words, else the first."""
+    best, best_length = labels[0].name, 0
+    for label in labels:
+        for name in label.names:
+            pattern = rf"(?<!\w){re.escape(name)}(?!\w)"
+            if len(name) > best_length and re.search(pattern, request, re.IGNORECASE):
+                best, best_length = label.name, len(name)
+    return best

@@ -1,0 +1,75 @@
+"""The labelling config this backend is made for, written in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+from xml.etree import ElementTree
+
+REQUEST_FIELD: Final = "request"
+"""The field of a task's data that holds the request."""
+
+REQUEST_CONTROL: Final = "request"
+"""Name of the TextArea in which the annotator types another request."""
+
+NOTES_CONTROL: Final = "notes"
+"""Name of the TextArea that shows the model's reasons."""
+
+_COLOURS: Final = (
+    "#e6194b",
+    "#3cb44b",
+    "#4363d8",
+    "#f58231",
+    "#911eb4",
+    "#008080",
+    "#9a6324",
+    "#808000",
+)
+
+
+def labelling_config(
+    labels: Sequence[str] = ("Object",), request_field: str | None = REQUEST_FIELD
+) -> str:
+    """A labelling config that this backend serves in full.
+
+    The picture comes from `$image`. Label Studio refuses tasks that lack a field which the
+    config shows, so leave `request_field` out where the tasks carry no request.
+
+    Args:
+        labels: The brush labels; with several of them and no request in a task, each label
+            is a request.
+        request_field: Field of the task's data that holds the request, or None.
+
+    Returns:
+        The config as indented XML without a final newline.
+    """
+    view = ElementTree.Element("View")
+    if request_field is not None:
+        ElementTree.SubElement(view, "Header", value=f"${request_field}")
+    image = {"name": "image", "value": "$image", "zoom": "true", "zoomControl": "true"}
+    ElementTree.SubElement(view, "Image", image)
+    brush = {"name": "brush", "toName": "image", "smart": "true"}
+    brush_labels = ElementTree.SubElement(view, "BrushLabels", brush)
+    for index, label in enumerate(labels):
+        colour = _COLOURS[index % len(_COLOURS)]
+        ElementTree.SubElement(brush_labels, "Label", value=label, background=colour)
+    prompt = {
+        "name": REQUEST_CONTROL,
+        "toName": "image",
+        "smart": "true",
+        "editable": "true",
+        "rows": "1",
+        "placeholder": "Find something else: describe it and press Enter",
+    }
+    ElementTree.SubElement(view, "TextArea", prompt)
+    notes = {
+        "name": NOTES_CONTROL,
+        "toName": "image",
+        "smart": "false",
+        "editable": "true",
+        "rows": "3",
+        "placeholder": "The model's reasons appear here",
+    }
+    ElementTree.SubElement(view, "TextArea", notes)
+    ElementTree.indent(view)
+    return ElementTree.tostring(view, encoding="unicode")

@@ -1,0 +1,1 @@
+"""Reasoners: a request and an image in, a text that thinks and points out."""

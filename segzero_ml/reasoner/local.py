@@ -1,0 +1,285 @@
+"""A reasoner on this machine, through transformers: the same code for every family and size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+)
+from transformers.utils import logging as transformers_logging
+
+from segzero_ml.errors import ModelError, WeightsError
+from segzero_ml.presets import Preset
+from segzero_ml.reasoner.prompts import build_prompt, frame_of, geometric_mean, prepare_image
+from segzero_ml.reasoner.protocol import ReasonerOutput
+from segzero_ml.types import ImageSize
+from segzero_ml.weights import check_finite, choose_device, locate
+
+SMALL_MODEL_GB = 4.0
+ANSWER_OPEN = "<answer>"
+ANSWER_CLOSE = "</answer>"
+
+
+class LocalReasoner:
+    """A vision-language model in this process.
+
+    Args:
+        model: A transformers image-text-to-text model, in evaluation mode.
+        processor: Its processor, with a chat template.
+        preset: How to ask it.
+        version: Identifies the weights.
+    """
+
+    def __init__(self, model: Any, processor: Any, preset: Preset, version: str) -> None:
+        self.model = model
+        self.processor = processor
+        self.preset = preset
+        self._version = version
+        self._special_tokens = _special_tokens(processor)
+        self._stop_ids = _stop_ids(model, processor)
+        # Greedy, and free of the sampling habits that some checkpoints ship: a repetition
+        # penalty would punish equal digits in coordinates.
+        model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+            do_sample=False,
+            repetition_penalty=1.0,
+            eos_token_id=sorted(self._stop_ids),
+            pad_token_id=processor.tokenizer.pad_token_id,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        preset: Preset,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> LocalReasoner:
+        """Load a preset's reasoner.
+
+        Args:
+            preset: Its `reasoner` is a directory or a hub id.
+            device: Where it runs; the first GPU, or else the CPU, when not given.
+            dtype: Of its weights; bfloat16 when not given, float32 for small models on a CPU.
+
+        Raises:
+            WeightsError: The weights are missing, refused, incomplete or damaged.
+        """
+        target = choose_device(device)
+        if dtype is None:
+            small = target.type == "cpu" and preset.memory_gb < SMALL_MODEL_GB
+            dtype = torch.float32 if small else torch.bfloat16
+        weights = locate(preset.reasoner, preset.reasoner_revision)
+        processor, model, loading = _open(weights.path, preset.reasoner, dtype)
+        _check_complete(preset.reasoner, processor, loading)
+        check_finite(model, preset.reasoner)
+        return cls(model.to(target).eval(), processor, preset, weights.version)
+
+    @property
+    def version(self) -> str:
+        """SHA-256 of the weights, or their commit on the hub."""
+        return self._version
+
+    def answer(
+        self, images: Sequence[Image.Image], requests: Sequence[str]
+    ) -> list[ReasonerOutput]:
+        """Answer one request about each image, in one batch, greedily.
+
+        A batch that does not fit into memory is halved until it does.
+
+        Args:
+            images: Upright, any mode and size.
+            requests: One normalised request for each image.
+
+        Returns:
+            One output for each request, in their order.
+
+        Raises:
+            ModelError: Not even one request fits into memory.
+        """
+        pairs = list(zip(images, requests, strict=True))
+        return self._answer(pairs) if pairs else []
+
+    def _answer(self, pairs: list[tuple[Image.Image, str]]) -> list[ReasonerOutput]:
+        try:
+            return self._generate(pairs)
+        except torch.OutOfMemoryError as error:
+            if len(pairs) == 1:
+                raise ModelError(
+                    f"There is not enough memory for the reasoner of {self.preset.name}.",
+                    f"It needs about {self.preset.memory_gb:g} GB: choose a smaller preset.",
+                ) from error
+        # Outside of the handler, whose traceback would keep the tensors alive.
+        torch.cuda.empty_cache()
+        middle = len(pairs) // 2
+        return self._answer(pairs[:middle]) + self._answer(pairs[middle:])
+
+    def _generate(self, pairs: list[tuple[Image.Image, str]]) -> list[ReasonerOutput]:
+        inputs = self._inputs(pairs)
+        recorder = _GreedyRecorder()
+        with torch.inference_mode():
+            sequences = self.model.generate(
+                **inputs.to(self.model.device),
+                max_new_tokens=self.preset.max_new_tokens,
+                logits_processor=LogitsProcessorList([recorder]),
+            )
+        generated = sequences[:, inputs["input_ids"].shape[1] :].tolist()  # (B, T)
+        chances = torch.stack(recorder.steps, dim=1).tolist()  # (B, T)
+        patch = self.processor.image_processor.patch_size
+        outputs = []
+        for row, chance, grid in zip(
+            generated, chances, inputs["image_grid_thw"].tolist(), strict=True
+        ):
+            ids = self._until_stop(row)
+            seen = ImageSize(width=grid[2] * patch, height=grid[1] * patch)
+            outputs.append(
+                ReasonerOutput(
+                    text=self._decode(ids).strip(),
+                    frame=frame_of(self.preset.frame, seen),
+                    confidence=self._confidence(ids, chance),
+                    tokens=len(ids),
+                )
+            )
+        return outputs
+
+    def _inputs(self, pairs: list[tuple[Image.Image, str]]) -> Any:
+        kind = self.preset.frame
+        prompts = (build_prompt(self.preset.prompt, r, self._special_tokens) for _, r in pairs)
+        conversations = [
+            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+            for prompt in prompts
+        ]
+        texts = self.processor.apply_chat_template(
+            conversations, tokenize=False, add_generation_prompt=True
+        )
+        smallest, largest = kind.area_limits
+        return self.processor(
+            text=texts,
+            images=[[prepare_image(image, kind)] for image, _ in pairs],
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+            images_kwargs={"size": {"shortest_edge": smallest, "longest_edge": largest}},
+        )
+
+    def _until_stop(self, row: list[int]) -> list[int]:
+        """The tokens before the first one that ends the text (the rest is padding)."""
+        for index, token in enumerate(row):
+            if token in self._stop_ids:
+                return row[:index]
+        return row
+
+    def _decode(self, ids: list[int]) -> str:
+        # Special tokens are kept: a tokenizer may well have <think> and <answer> as such.
+        text: str = self.processor.tokenizer.decode(
+            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def _confidence(self, ids: list[int], chances: list[float]) -> float:
+        start = self._tokens_until(ids, ANSWER_OPEN)
+        end = self._tokens_until(ids, ANSWER_CLOSE)
+        answer = geometric_mean(chances[start:end]) if start < end else None
+        everything = geometric_mean(chances[: len(ids)])
+        return answer if answer is not None else everything or 0.0
+
+    def _tokens_until(self, ids: list[int], mark: str) -> int:
+        """Least number of tokens whose text holds `mark`; all of them when none does."""
+        low, high = 0, len(ids)
+        while low < high:
+            middle = (low + high) // 2
+            if mark in self._decode(ids[:middle]):
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+
+class _GreedyRecorder(LogitsProcessor):
+    """Notes each step's greatest log probability, which greedy decoding takes.
+
+    Keeping `output_scores` instead would hold the whole vocabulary for every token.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[torch.Tensor] = []  # each (B,)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Note the step and leave its scores, of shape (B, V), as they are."""
+        self.steps.append((scores.amax(dim=-1) - scores.logsumexp(dim=-1)).float().cpu())
+        return scores
+
+
+def _open(path: Path, source: str, dtype: torch.dtype) -> tuple[Any, Any, dict[str, Any]]:
+    # `Any`, since transformers types its auto classes by halves.
+    processors: Any = AutoProcessor
+    models: Any = AutoModelForImageTextToText
+    try:
+        with _no_progress_bars():
+            processor = processors.from_pretrained(path, trust_remote_code=False)
+            model, loading = models.from_pretrained(
+                path,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=dtype,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(
+            f"The reasoner at {source} cannot be loaded: {error}",
+            "Fetch or restore its files again.",
+        ) from error
+    return processor, model, loading
+
+
+def _special_tokens(processor: Any) -> frozenset[str]:
+    added = processor.tokenizer.added_tokens_decoder.values()
+    return frozenset(token.content for token in added if token.special)
+
+
+def _stop_ids(model: Any, processor: Any) -> frozenset[int]:
+    ids: set[int] = set()
+    for config in (model.generation_config, processor.tokenizer):
+        stop = config.eos_token_id
+        ids.update(stop if isinstance(stop, list) else [stop] if stop is not None else [])
+    return frozenset(ids)
+
+
+def _check_complete(source: str, processor: Any, loading: dict[str, Any]) -> None:
+    for part in ("tokenizer", "image_processor"):
+        if getattr(processor, part, None) is None:
+            raise WeightsError(
+                f"The reasoner at {source} has no {part.replace('_', ' ')}.",
+                "It must be a vision-language model saved together with its processor.",
+            )
+    if getattr(processor, "chat_template", None) is None:
+        raise WeightsError(
+            f"The reasoner at {source} has no chat template.", "Use an instruction-tuned model."
+        )
+    for what in ("missing_keys", "mismatched_keys"):
+        if keys := sorted(map(str, loading.get(what, ()))):
+            raise WeightsError(
+                f"The weights at {source} do not fit their configuration: "
+                f"{len(keys)} {what.replace('_', ' ')}, such as {keys[0]}.",
+                "Fetch or restore its files again.",
+            )
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

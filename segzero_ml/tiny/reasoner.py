@@ -1,0 +1,226 @@
+"""The bundled reasoner before training: tokenizer, processor and a small Qwen2.5-VL.
+
+Everything is of the classes that a 7B checkpoint uses; only the sizes are small. The
+tokenizer is byte-level, so any request can be written in it; the words of the domain, the
+whole numbers of the frame and the fixed parts of the answer are single tokens, while the
+text stays the same JSON.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+)
+
+from segzero_ml.tiny.cache import TRAINING_STREAM, scene_of
+from segzero_ml.tiny.requests import KINDS, make_request
+
+FRAME = 160
+"""Side in pixels of the square the image is squashed to, and of the answer's frame."""
+
+PATCH = 10
+MERGE = 2
+GRID = FRAME // (PATCH * MERGE)
+"""Visual tokens a side, after merging."""
+
+HIDDEN = 256
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message.role + '\\n' -}}"
+    "{%- if message.content is string -%}{{- message.content -}}"
+    "{%- else -%}{%- for part in message.content -%}"
+    "{%- if part.type == 'image' -%}{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}"
+    "{%- elif part.type == 'text' -%}{{- part.text -}}{%- endif -%}"
+    "{%- endfor -%}{%- endif -%}"
+    "{{- '<|im_end|>\\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+# The fixed parts of an answer, each to become one token.
+_ANSWER_PARTS = (
+    r"<think>",
+    r"</think><answer>",
+    r"</answer>",
+    r"\[\]",
+    r'\[\{"bbox_2d":\[',
+    r'\],"point_2d":\[',
+    r'\]\},\{"bbox_2d":\[',
+    r"\]\}\]",
+)
+_WORDS = r" ?[A-Za-z]+|[0-9]+|[^\sA-Za-z0-9]|\s+"
+_VOCABULARY = 1280
+
+
+def build_tokenizer(scenes: int = 600) -> PreTrainedTokenizerFast:
+    """Trains the tokenizer on the domain's own text.
+
+    Args:
+        scenes: Training scenes whose requests and reasonings are read.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex("|".join((*_ANSWER_PARTS, _WORDS))), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=_VOCABULARY,
+        special_tokens=[AddedToken(token, special=True) for token in SPECIAL],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_corpus(scenes), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        padding_side="left",
+        model_max_length=4096,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _corpus(scenes: int) -> Iterator[str]:
+    numbers = [str(n) for n in range(FRAME + 1)]
+    answer = '<think></think><answer>[{"bbox_2d":[1,2,3,4],"point_2d":[5,6]},{"bbox_2d":['
+    for _ in range(400):
+        yield ",".join(numbers)
+        yield answer
+        yield '1]}]</answer>[]'
+        yield "user\nassistant\n"
+    for seed in range(scenes):
+        rng = np.random.default_rng([TRAINING_STREAM, seed, 9])
+        objects = scene_of(seed, TRAINING_STREAM).objects
+        for kind in KINDS:
+            for _ in range(4):
+                made = make_request(objects, kind, rng)
+                if made is not None:
+                    yield made.text
+                    yield made.reasoning
+
+
+def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
+    """Image processor and chat template around the tokenizer."""
+    pixels = {"shortest_edge": FRAME * FRAME, "longest_edge": FRAME * FRAME}
+    sizes = {
+        "patch_size": PATCH,
+        "merge_size": MERGE,
+        "temporal_patch_size": 2,
+        "size": pixels,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    return Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**sizes),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(**sizes),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
+    """The small architecture; about seven million parameters."""
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": HIDDEN,
+            "intermediate_size": 640,
+            "num_hidden_layers": 5,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 4096,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10_000.0,
+                "mrope_section": [8, 12, 12],
+            },
+            "tie_word_embeddings": True,
+            "bos_token_id": ids["<|im_start|>"],
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+        },
+        vision_config={
+            "depth": 6,
+            "hidden_size": 192,
+            "intermediate_size": 512,
+            "num_heads": 6,
+            "out_hidden_size": HIDDEN,
+            "patch_size": PATCH,
+            "spatial_patch_size": PATCH,
+            "spatial_merge_size": MERGE,
+            "temporal_patch_size": 2,
+            "window_size": FRAME,
+            "fullatt_block_indexes": [0, 1, 2, 3, 4, 5],
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+
+
+def build_model(
+    config: Qwen2_5_VLConfig, tokenizer: PreTrainedTokenizerFast
+) -> Qwen2_5_VLForConditionalGeneration:
+    """A freshly initialised model whose number tokens start in order.
+
+    The embedding of each whole number starts as waves of many lengths, so that near numbers
+    start near and a coordinate can be read out smoothly.
+    """
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    table = model.get_input_embeddings().weight
+    with torch.no_grad():
+        table.normal_(0, 0.05)
+        ids = number_ids(tokenizer)
+        table[ids] = 0.05 * math.sqrt(2) * _waves(len(ids), HIDDEN)
+    model.tie_weights()
+    return model
+
+
+def number_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Token of each whole number 0..FRAME."""
+    ids = [tokenizer.encode(str(n), add_special_tokens=False) for n in range(FRAME + 1)]
+    return [single for (single,) in ids]
+
+
+def _waves(count: int, width: int) -> Tensor:
+    periods = torch.logspace(math.log10(8), math.log10(4 * count), width // 2)
+    angles = 2 * math.pi * torch.arange(count)[:, None] / periods
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def save_pretrained(
+    model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor, folder: Path
+) -> None:
+    """Writes model (bfloat16 safetensors) and processor as one loadable directory."""
+    model.generation_config.do_sample = False
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    model.to(torch.bfloat16).save_pretrained(folder)
+    processor.save_pretrained(folder)

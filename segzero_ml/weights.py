@@ -1,0 +1,170 @@
+"""Where weights come from: a directory or the Hugging Face hub, safetensors only.
+
+Nothing here runs code that comes with weights: pickled checkpoints are never opened, and a
+configuration that names its own Python classes is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import torch
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+)
+
+from segzero_ml.errors import WeightsError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_CHUNK = 1 << 20
+_MAX_JSON_BYTES = 64 << 20  # tokenizers of large vocabularies take some ten MiB
+
+MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
+"""What of a hub repository a model needs; leaves code and pickled weights alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weights on this machine.
+
+    Args:
+        path: The directory that holds them.
+        version: SHA-256 of the safetensors files, or the commit on the hub; hexadecimal.
+    """
+
+    path: Path
+    version: str
+
+
+def locate(
+    ref: str | Path, revision: str | None = None, files: Sequence[str] = MODEL_FILES
+) -> Weights:
+    """Find weights, downloading them if need be, and check that they may be opened.
+
+    Args:
+        ref: An existing directory, or an id on the hub such as `Qwen/Qwen3-VL-4B-Instruct`.
+        revision: Commit, tag or branch on the hub; ignored for a directory.
+        files: Patterns of the files to fetch from the hub.
+
+    Raises:
+        WeightsError: They are not there, cannot be fetched, are not safetensors, or bring
+            their own code.
+    """
+    path = Path(ref)
+    if path.is_dir():
+        check_directory(path)
+        return Weights(path, _sha256(path))
+    if not _HUB_ID.fullmatch(str(ref)) or path.is_absolute():
+        raise WeightsError(
+            f"There are no weights at {ref}.",
+            "Give a directory with model.safetensors, or an id on the Hugging Face hub.",
+        )
+    return _fetch(str(ref), revision, files)
+
+
+def _fetch(hub_id: str, revision: str | None, files: Sequence[str]) -> Weights:
+    try:
+        # The configuration first: gigabytes are not fetched only to be refused.
+        config = Path(hf_hub_download(hub_id, "config.json", revision=revision))
+        _check_json(config)
+        commit = config.parent.name
+        pinned = commit if _COMMIT.fullmatch(commit) else revision
+        path = Path(snapshot_download(hub_id, revision=pinned, allow_patterns=list(files)))
+    except (httpx.HTTPError, EntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise WeightsError(
+            f"The weights {hub_id} could not be fetched from the Hugging Face hub: "
+            f"{_first_line(error)}",
+            "Check the id and the network, log in with `hf auth login` if the model is gated, "
+            "or fetch it on another machine and give its directory. "
+            "The preset `tiny` needs no download.",
+        ) from error
+    except (HFValidationError, OSError) as error:
+        raise WeightsError(
+            f"The weights {hub_id} could not be stored on this machine: {_first_line(error)}",
+            "Check the free space and the rights of the Hugging Face cache (HF_HOME).",
+        ) from error
+    check_directory(path)
+    return Weights(path, path.name)
+
+
+def check_directory(path: Path) -> None:
+    """Check that a directory holds safetensors weights and no code of its own.
+
+    Raises:
+        WeightsError: It does not, or it is an adapter without its base model.
+    """
+    names = {entry.name for entry in path.iterdir()}
+    if "adapter_config.json" in names:
+        raise WeightsError(
+            f"{path} holds an adapter, not a whole model.",
+            "Merge it into its base model, or serve it through the registry.",
+        )
+    if not any(name.endswith(".safetensors") for name in names):
+        pickled = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")))
+        found = f"only {', '.join(pickled)}, which can run code when opened" if pickled else "none"
+        raise WeightsError(
+            f"{path} holds no safetensors weights: {found}.",
+            "Convert them with `save_pretrained` in a safe place, or use a safetensors release.",
+        )
+    for name in sorted(names):
+        if name.endswith(".json"):
+            _check_json(path / name)
+
+
+def check_finite(model: torch.nn.Module, source: str | Path) -> None:
+    """Check that no weight is infinite or not a number, as damaged files have them.
+
+    Raises:
+        WeightsError: One is.
+    """
+    for name, value in model.named_parameters():
+        if not bool(torch.isfinite(value).all()):
+            raise WeightsError(
+                f"The weights at {source} are damaged: {name} is not finite.",
+                "Fetch or restore them again.",
+            )
+
+
+def _check_json(path: Path) -> None:
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise WeightsError(f"{path} is too large for a configuration file.", "Fetch it again.")
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}.", "Fetch it again.") from error
+    if isinstance(content, dict) and "auto_map" in content:
+        raise WeightsError(
+            f"{path} asks to run code that comes with the weights (auto_map); this is refused.",
+            "Use a release whose model class is part of transformers.",
+        )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for; else the first GPU, or the CPU without one."""
+    if device is not None:
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

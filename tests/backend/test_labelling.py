@@ -1,0 +1,187 @@
+"""Labelling configs: what they offer, and what is said when they offer too little."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from label_studio_sdk.label_interface.interface import LabelInterface as _LabelInterface
+
+from backend.labelling import is_unset, parse_config
+from backend.templates import labelling_config
+from segzero_ml.errors import LabellingConfigError
+
+LabelInterface: Any = _LabelInterface  # its methods are without types
+IMAGE = '<Image name="img" value="$picture"/>'
+BRUSH = '<BrushLabels name="b" toName="img"><Label value="Cup"/></BrushLabels>'
+
+
+def view(*tags: str) -> str:
+    return f"<View>{''.join(tags)}</View>"
+
+
+@pytest.mark.parametrize("request_field", ["request", None])
+def test_own_template_is_valid_for_label_studio_and_fully_served(request_field: str | None) -> None:
+    config = labelling_config(("Cup", 'Knife & "fork" <x>'), request_field)
+    LabelInterface(config).validate()
+    labelling = parse_config(config)
+    assert (labelling.brush, labelling.image, labelling.image_field) == ("brush", "image", "image")
+    assert [label.name for label in labelling.labels] == ["Cup", 'Knife & "fork" <x>']
+    assert labelling.request_fields == (() if request_field is None else (request_field,))
+    assert (labelling.prompt, labelling.notes) == ("request", "notes")
+    assert labelling.warnings == ()
+
+
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1),
+        min_size=1,
+        unique=True,
+    )
+)
+def test_template_keeps_any_label_names(names: list[str]) -> None:
+    names = [name for name in names if not name.startswith("$")] or ["x"]
+    assert [label.name for label in parse_config(labelling_config(names)).labels] == names
+
+
+def test_smallest_config_is_served_with_advice() -> None:
+    labelling = parse_config(view(IMAGE, BRUSH))
+    assert (labelling.brush, labelling.image, labelling.image_field) == ("b", "img", "picture")
+    assert labelling.prompt is None
+    assert labelling.notes is None
+    assert len(labelling.warnings) == 2
+
+
+def test_alias_is_the_stored_name_and_the_hint_is_what_is_looked_for() -> None:
+    labels = (
+        '<Label value="Fire" alias="f1" hint="what puts out a fire"/>'
+        '<Label value="Cup" alias="coffee cup"/><Label value="Knife"/>'
+    )
+    config = view(IMAGE, f'<BrushLabels name="b" toName="img">{labels}</BrushLabels>')
+    found = parse_config(config).labels
+    assert [label.name for label in found] == ["f1", "coffee cup", "Knife"]
+    assert [label.phrase for label in found] == ["what puts out a fire", "coffee cup", "Knife"]
+    # Label Studio's own reading of the stored names.
+    assert LabelInterface(config).get_control("b").labels == ["f1", "coffee cup", "Knife"]
+
+
+def test_labels_of_other_controls_are_not_taken() -> None:
+    boxes = '<RectangleLabels name="r" toName="img"><Label value="Box"/></RectangleLabels>'
+    labelling = parse_config(view(IMAGE, boxes, BRUSH))
+    assert [label.name for label in labelling.labels] == ["Cup"]
+
+
+def test_brush_is_paired_with_its_own_image() -> None:
+    labelling = parse_config(view('<Image name="other" value="$o"/>', IMAGE, BRUSH))
+    assert labelling.image_field == "picture"
+
+
+@pytest.mark.parametrize(
+    ("tag", "fields"),
+    [
+        ('<Header value="$request"/>', ("request",)),
+        ('<Header value="Find: $prompt"/>', ("prompt",)),
+        ('<Text name="request" value="$question"/>', ("question",)),
+        ('<TextArea name="request" toName="img" value="$asked"/>', ("asked",)),
+        ('<Header value="$file_name"/>', ()),
+        ('<Text name="caption" value="$caption"/>', ()),
+    ],
+)
+def test_field_that_the_config_shows_as_request_is_found(tag: str, fields: tuple[str, ...]) -> None:
+    assert parse_config(view(tag, IMAGE, BRUSH)).request_fields == fields
+
+
+@pytest.mark.parametrize("name", ["notes", "note", "reasoning", "Notes"])
+def test_notes_area_is_known_by_its_name(name: str) -> None:
+    area = f'<TextArea name="{name}" toName="img" smart="false"/>'
+    assert parse_config(view(IMAGE, BRUSH, area)).notes == name
+
+
+def test_notes_area_per_region_or_of_another_object_is_not_used() -> None:
+    areas = (
+        '<TextArea name="notes" toName="img" perRegion="true"/>'
+        '<TextArea name="reasoning" toName="other"/>'
+    )
+    assert parse_config(view(IMAGE, BRUSH, areas)).notes is None
+
+
+def test_smart_settings_that_get_in_the_way_are_warned_about() -> None:
+    areas = (
+        '<TextArea name="notes" toName="img"/><TextArea name="request" toName="img" smart="false"/>'
+    )
+    warnings = " ".join(parse_config(view(IMAGE, BRUSH, areas)).warnings)
+    assert '"notes" lacks smart="false"' in warnings
+    assert '"request" has smart="false"' in warnings
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        (view(IMAGE), "no BrushLabels tag"),
+        (
+            view(
+                IMAGE,
+                '<RectangleLabels name="r" toName="img"><Label value="x"/>',
+                "</RectangleLabels>",
+            ),
+            "no BrushLabels tag",
+        ),
+        (view(BRUSH), "no Image tag"),
+        (view('<Image name="img" value="x.png"/>', BRUSH), "Image tag without value"),
+        (view(IMAGE, '<BrushLabels name="b" toName="img"/>'), "without a Label tag"),
+        (
+            view(IMAGE, '<BrushLabels name="b" toName="img" value="$labels"/>'),
+            "without a Label tag",
+        ),
+        (
+            view(IMAGE, '<BrushLabels name="b" toName="text"><Label value="x"/></BrushLabels>'),
+            "toName is no Image",
+        ),
+        ("<View><Image></View>", "cannot be read"),
+        ("", "cannot be read"),
+        ("no xml", "cannot be read"),
+        ("<View>\ud800</View>", "cannot be read"),
+    ],
+)
+def test_config_that_cannot_be_served_names_the_tag_and_shows_one_that_works(
+    config: str, problem: str
+) -> None:
+    with pytest.raises(LabellingConfigError, match=problem) as caught:
+        parse_config(config)
+    assert labelling_config() in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        '<!DOCTYPE v [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><View>&b;</View>',
+        '<!DOCTYPE v SYSTEM "http://127.0.0.1/x.dtd"><View/>',
+        '<!DOCTYPE v [<!ENTITY x SYSTEM "file:///etc/passwd">]><View>&x;</View>',
+        "<View>" * 200 + "</View>" * 200,
+        "<View>" + "<a/>" * 400_000 + "</View>",
+    ],
+)
+def test_hostile_xml_is_refused_at_once(config: str) -> None:
+    started = time.process_time()
+    with pytest.raises(LabellingConfigError, match="cannot be read"):
+        parse_config(config)
+    assert time.process_time() - started < 0.5
+
+
+@given(st.text())
+def test_any_text_is_served_or_refused_by_name(text: str) -> None:
+    with pytest.raises(LabellingConfigError):
+        parse_config(text)
+
+
+@pytest.mark.parametrize("config", ["", "  ", "<View></View>", "<View/>"])
+def test_config_that_was_never_set_is_known(config: str) -> None:
+    assert is_unset(config)
+
+
+@pytest.mark.parametrize("config", [view(IMAGE), view(BRUSH), "no xml"])
+def test_config_that_is_wrong_does_not_count_as_unset(config: str) -> None:
+    assert not is_unset(config)

@@ -1,0 +1,116 @@
+"""Bodies of calls: read as Label Studio sends them, refused with a reason otherwise."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.errors import BodyError
+from backend.protocol import (
+    MAX_TASKS,
+    Context,
+    PredictBody,
+    SetupBody,
+    Task,
+    WebhookBody,
+    check,
+    read_body,
+)
+
+BATCH = {
+    "tasks": [{"id": 7, "data": {"image": "/data/a.png"}, "annotations": [], "project": 1}],
+    "project": "1.1700000000",
+    "label_config": "<View/>",
+    "params": {"login": "ada", "password": "lovelace", "context": None},
+}
+
+
+def encode(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def test_batch_call_is_read_and_its_login_is_not_kept() -> None:
+    body = read_body(PredictBody, encode(BATCH))
+    assert body.params.context is None
+    assert body.label_config == "<View/>"
+    assert "lovelace" not in repr(body)
+
+
+def test_interactive_call_is_known_by_its_context() -> None:
+    region = {"from_name": "request", "value": {"text": ["star"]}}
+    params = {"context": {"result": [region], "drafts": []}}
+    body = read_body(PredictBody, encode({**BATCH, "params": params}))
+    assert body.params.context == Context(result=[region])
+
+
+@pytest.mark.parametrize("params", [None, {}, {"context": {}}, {"context": None}])
+def test_call_without_context_is_no_interactive_one(params: object) -> None:
+    assert read_body(PredictBody, encode({**BATCH, "params": params})).params.context is None
+
+
+def test_setup_reads_the_config_and_neither_host_nor_token() -> None:
+    body = read_body(
+        SetupBody,
+        encode({"schema": "<View/>", "hostname": "http://evil", "access_token": "secret"}),
+    )
+    assert body.schema_ == "<View/>"
+    assert set(SetupBody.model_fields) == {"schema_"}
+    assert read_body(SetupBody, encode({"schema": None})).schema_ == ""
+
+
+def test_tasks_are_checked_one_by_one() -> None:
+    body = read_body(PredictBody, encode({**BATCH, "tasks": [{"data": {}}, "x", {"id": 1}]}))
+    assert len(body.tasks) == 3
+    check(Task, body.tasks[0])
+    for broken in body.tasks[1:]:
+        with pytest.raises(BodyError):
+            check(Task, broken)
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b'{"a": NaN}', "not JSON"),
+        (b'{"a": -Infinity}', "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"a":' * 100_000, "not JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b'{"a": 1}{"b": 2}', "not JSON"),
+        (b"[]", "JSON object"),
+        (b'"text"', "JSON object"),
+        (b"{}", "tasks: Field required"),
+        (encode({**BATCH, "tasks": {"0": 1}}), "tasks: "),
+        (encode({**BATCH, "tasks": [1] * (MAX_TASKS + 1)}), f"more than {MAX_TASKS} tasks"),
+        (encode({**BATCH, "label_config": 7}), "label_config: "),
+        (encode({**BATCH, "params": []}), "params: "),
+        (encode({**BATCH, "params": {"context": "x"}}), "params.context: "),
+        (encode({**BATCH, "params": {"context": {"result": ["x"]}}}), "params.context.result.0: "),
+    ],
+)
+def test_wrong_body_is_refused_with_the_field_and_without_its_value(
+    body: bytes, problem: str
+) -> None:
+    started = time.process_time()
+    with pytest.raises(BodyError, match=problem) as caught:
+        read_body(PredictBody, body)
+    assert time.process_time() - started < 0.5
+    assert "lovelace" not in str(caught.value)
+
+
+@pytest.mark.parametrize("action", ["", "A" * 101, 7, None])
+def test_event_without_a_name_is_refused(action: object) -> None:
+    with pytest.raises(BodyError, match="action"):
+        read_body(WebhookBody, encode({"action": action}))
+
+
+@given(st.binary())
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    with pytest.raises(BodyError):
+        read_body(PredictBody, data)

@@ -1,0 +1,105 @@
+"""Where a task's requests come from, and which label they get."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backend.labelling import BrushLabel, Labelling
+from backend.task_requests import LabelRequest, label_for, prompted_request, task_requests
+from segzero_ml.errors import RequestError
+
+CUP = BrushLabel("Cup", "Cup", ("Cup",))
+FIRE = BrushLabel("f1", "what puts out a fire", ("Fire", "f1", "what puts out a fire"))
+FIELDS = ("request", "prompt")
+
+
+def labelling(*labels: BrushLabel, fields: tuple[str, ...] = ()) -> Labelling:
+    return Labelling("brush", "image", "image", labels, request_fields=fields, prompt="ask")
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"request": "the red star"}, "the red star"),
+        ({"prompt": "the red star"}, "the red star"),
+        ({"question": "a", "request": "b"}, "a"),
+        ({"question": "  ", "request": "b"}, "b"),
+        ({"question": None, "request": "b"}, "b"),
+    ],
+)
+def test_field_that_the_config_shows_goes_before_the_usual_ones(
+    data: dict[str, Any], text: str
+) -> None:
+    config = labelling(CUP, fields=("question",))
+    assert task_requests(data, config, FIELDS) == (LabelRequest(text, "Cup"),)
+
+
+def test_without_a_request_each_label_is_one() -> None:
+    found = task_requests({"image": "x"}, labelling(CUP, FIRE), FIELDS)
+    assert found == (LabelRequest("Cup", "Cup"), LabelRequest("what puts out a fire", "f1"))
+
+
+def test_blank_request_with_several_labels_counts_as_none() -> None:
+    assert len(task_requests({"request": ""}, labelling(CUP, FIRE), FIELDS)) == 2
+
+
+@pytest.mark.parametrize("blank", ["", " \n\t"])
+def test_blank_request_with_one_label_says_that_it_is_empty(blank: str) -> None:
+    with pytest.raises(RequestError, match='request is empty: the field "request"'):
+        task_requests({"request": blank}, labelling(CUP), FIELDS)
+
+
+@pytest.mark.parametrize("value", [7, ["a"], {"a": "b"}, True])
+def test_request_that_is_no_text_is_refused(value: object) -> None:
+    with pytest.raises(RequestError, match="as text"):
+        task_requests({"request": value}, labelling(CUP), FIELDS)
+
+
+def area(name: str, text: object) -> dict[str, Any]:
+    return {"from_name": name, "type": "textarea", "value": {"text": text}}
+
+
+@pytest.mark.parametrize(
+    ("regions", "text"),
+    [
+        ([area("ask", ["first", "second"])], "second"),
+        ([area("ask", "one text")], "one text"),
+        ([area("ask", ["older"]), area("ask", ["newer"])], "newer"),
+        ([area("ask", ["kept", " "])], "kept"),
+        ([area("ask", ["mine"]), area("notes", ["not mine"])], "mine"),
+        ([area("notes", ["not mine"])], None),
+        ([], None),
+        ([{"from_name": "ask", "value": None}, {"from_name": "ask"}], None),
+        ([area("ask", [None, 7])], None),
+        ([area("ask", {"text": "x"})], None),
+    ],
+)
+def test_typed_request_is_the_newest_line_of_the_prompt_box(
+    regions: list[dict[str, Any]], text: str | None
+) -> None:
+    expected = None if text is None else LabelRequest(text, "Cup")
+    assert prompted_request(regions, labelling(CUP)) == expected
+
+
+@pytest.mark.parametrize(
+    ("request_text", "label"),
+    [
+        ("find the cup", "Cup"),
+        ("Fire!", "f1"),
+        ("something else", "Cup"),
+        ("a campfire", "Cup"),  # a part of a word is not the word
+        ("the fire next to the cup", "f1"),  # the longer name wins
+    ],
+)
+def test_label_is_the_one_that_the_request_names_or_else_the_first(
+    request_text: str, label: str
+) -> None:
+    assert label_for(request_text, (CUP, FIRE)) == label
+
+
+def test_label_names_are_no_patterns() -> None:
+    odd = BrushLabel("(a+)+$", "x", ("(a+)+$",))
+    assert label_for("a" * 2000, (CUP, odd)) == "Cup"
+    assert label_for("the (a+)+$ one", (CUP, odd)) == "(a+)+$"
