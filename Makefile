@@ -72,7 +72,7 @@ $(STAMP): setup.cfg pyproject.toml
 
 .PHONY: demo
 demo: venv ## Label Studio with pre-annotated pictures; ONCE=1 stops when they are there
-	@$(PY) -m backend.demo $(if $(ONCE),--once)
+	@exec $(PY) -m backend.demo $(if $(ONCE),--once)
 
 .PHONY: test
 test: venv ## All tests; narrow them with ARGS="-m 'not e2e' tests/segzero_ml"
@@ -97,7 +97,7 @@ check: venv ## Style, types and import direction
 
 .PHONY: bench
 bench: venv ## Time and memory of the main path on this machine
-	@$(PY) -m pytest tests/benchmarks -s $${ARGS:-}
+	@exec $(PY) -m pytest tests/benchmarks -s $${ARGS:-}
 
 .PHONY: fmt
 fmt: venv ## Put the sources in order: imports, layout, what ruff can mend by itself

@@ -60,8 +60,10 @@ class ImageFetcher:
             self._auth = TokenAuth(settings.label_studio_url, settings.label_studio_token)
         # Connections to strangers are not kept: they are made to an address, and another
         # host name on the same address must show its own certificate.
-        self._strangers = _client(transport, settings.fetch_timeout_s, kept=0)
-        self._label_studio = _client(transport, settings.fetch_timeout_s, kept=8)
+        context = ssl.create_default_context()  # the system's authorities, and Mozilla's
+        context.load_verify_locations(certifi.where())
+        self._strangers = _client(transport, context, settings.fetch_timeout_s, kept=0)
+        self._label_studio = _client(transport, context, settings.fetch_timeout_s, kept=8)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -169,10 +171,11 @@ class _UnreachableError(FetchError):
 
 
 def _client(
-    transport: httpx.AsyncBaseTransport | None, timeout_s: float, kept: int
+    transport: httpx.AsyncBaseTransport | None,
+    context: ssl.SSLContext,
+    timeout_s: float,
+    kept: int,
 ) -> httpx.AsyncClient:
-    context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())
     return httpx.AsyncClient(
         transport=transport,
         verify=context,

@@ -32,6 +32,7 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import configparser
+import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterable
 from email.parser import Parser
 from pathlib import Path, PurePosixPath
 
@@ -67,16 +69,26 @@ def sources(pattern: str) -> set[str]:
     }
 
 
-def third_party_imports() -> set[str]:
-    """The top-level packages that the sources import anywhere, also inside functions."""
+def third_party_imports(folders: Iterable[str]) -> set[str]:
+    """The distributions that sources import anywhere, also inside functions."""
     found: set[str] = set()
-    for path in sources("*.py"):
-        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found.update(alias.name.partition(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
                 found.add(node.module.partition(".")[0])
-    return found - sys.stdlib_module_names - set(PACKAGES)
+    found -= sys.stdlib_module_names | {*PACKAGES, "tests", "conftest"}
+    return {DISTRIBUTIONS.get(name, name) for name in found}
+
+
+def requirements(wheel: zipfile.ZipFile) -> dict[str, set[str]]:
+    """The distributions by extra; those that are always installed under an empty name."""
+    found: dict[str, set[str]] = {}
+    for line in Parser().parsestr(dist_info(wheel, "METADATA")).get_all("Requires-Dist") or []:
+        extra = re.search(r"extra == ['\"](.+?)['\"]", line)
+        found.setdefault(extra[1] if extra else "", set()).add(line.partition(">=")[0].strip())
+    return found
 
 
 def test_the_wheel_holds_every_module(wheel: zipfile.ZipFile) -> None:
@@ -122,9 +134,11 @@ def test_the_metadata_names_the_licence_and_the_oldest_python(wheel: zipfile.Zip
 def test_the_wheel_asks_for_what_the_code_imports_and_for_nothing_else(
     wheel: zipfile.ZipFile,
 ) -> None:
-    metadata = Parser().parsestr(dist_info(wheel, "METADATA"))
-    required = metadata.get_all("Requires-Dist") or []
-    always = {line.partition(">=")[0].strip() for line in required if "extra ==" not in line}
-    optional = {line.partition(">=")[0].strip() for line in required if "extra ==" in line}
-    needed = {DISTRIBUTIONS.get(name, name) for name in third_party_imports()}
-    assert needed - optional == always - NEEDED_BY_OTHERS
+    required = requirements(wheel)
+    optional = required["train"] | required["label-studio-ml"]
+    assert third_party_imports(PACKAGES) - optional == required[""] - NEEDED_BY_OTHERS
+
+
+def test_the_extras_hold_what_the_tests_import(wheel: zipfile.ZipFile) -> None:
+    declared = set().union(*requirements(wheel).values())
+    assert third_party_imports(["tests"]) - declared == set()

@@ -58,7 +58,9 @@ def evaluate(
     preset: PresetOption = "tiny",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a preset: gIoU, cIoU, N-acc and the share of unreadable answers, by kind.
+    """Measure a preset on pictures with known masks.
+
+    Gives gIoU, cIoU, N-acc and the share of unreadable answers, in all and by kind of request.
 
     gIoU is the mean of the samples' IoU, cIoU the IoU of all pixels together. A request that
     nothing matches counts 1 if nothing was found, else 0; N-acc is the share of those found

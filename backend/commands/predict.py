@@ -52,8 +52,10 @@ def predict(
     Example: `segzero predict scene.png "what you would grab to put out a fire" --save out.png`
     """
     from segzero_ml.images import load_image
+    from segzero_ml.presets import get_preset
     from segzero_ml.reasoner.prompts import normalise_request
 
+    get_preset(preset)
     check_writable(save, _PICTURES)
     check_writable(mask, (".png",))
     normalise_request(request)

@@ -6,7 +6,7 @@ from backend.commands.console import JsonOption, print_json, stdout
 
 
 def presets(as_json: JsonOption = False) -> None:
-    """List the presets: which models there are, what they need and under which licence."""
+    """List the models: what for, memory, licence."""
     from segzero_ml.presets import PRESETS
 
     if as_json:

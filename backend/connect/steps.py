@@ -127,6 +127,7 @@ def ensure_version(session: Session, row: MlBackend | None) -> str | None:
             f"The backend is still loading its model ({version}): run this again once it has, "
             "so that the project gets its version."
         )
+        return version
     client, project_id = session.client, session.project_id
     if row.title == version and client.project(project_id).model_version == version:
         session.unchanged.append(f"{what}, {version}")

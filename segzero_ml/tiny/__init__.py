@@ -1,0 +1,1 @@
+"""The bundled pair: tabletop scenes, the recipes trained on them, and the weights."""

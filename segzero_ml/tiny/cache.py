@@ -45,6 +45,7 @@ class SceneCache:
     sizes: NDArray[np.int32]
 
     def objects(self, index: int) -> list[SceneObject]:
+        """The objects of one scene, in the order they were drawn."""
         return [_unpack(row) for row in self.facts[index, : self.counts[index]]]
 
 
@@ -97,8 +98,15 @@ def _draw(start: int, count: int, side: int) -> tuple[NDArray[np.generic], ...]:
 def _pack(o: SceneObject) -> list[float]:
     names = (SHAPES.index(o.shape), _COLOUR_NAMES.index(o.colour))
     point = (o.point_px.x, o.point_px.y)
-    return [o.center_px.x, o.center_px.y, o.diameter_px, *o.box_px.as_tuple(), *point, o.area_px,
-            *names]
+    return [
+        o.center_px.x,
+        o.center_px.y,
+        o.diameter_px,
+        *o.box_px.as_tuple(),
+        *point,
+        o.area_px,
+        *names,
+    ]
 
 
 def _unpack(row: NDArray[np.float32]) -> SceneObject:

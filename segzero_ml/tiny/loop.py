@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +58,12 @@ def run_loop(model: Any, step: Step, options: LoopOptions) -> Any:
     optimizer = _optimizer(model, options)
     first = _resume(model, averaged, optimizer, options.checkpoint)
     model.train()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns) as progress:
         bar = progress.add_task("Training", total=options.steps, completed=first)
         seen: dict[str, float] = {}
@@ -124,12 +127,10 @@ def _save(
     }
     partial = path.with_suffix(".tmp")
     torch.save(state, partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
-def _resume(
-    model: Any, averaged: Any, optimizer: torch.optim.Optimizer, path: Path | None
-) -> int:
+def _resume(model: Any, averaged: Any, optimizer: torch.optim.Optimizer, path: Path | None) -> int:
     if path is None or not path.exists():
         return 0
     state = torch.load(path, weights_only=True)

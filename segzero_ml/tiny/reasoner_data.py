@@ -34,6 +34,10 @@ KIND_SHARES = {
     "implicit": 0.12,
 }
 IGNORED = -100
+USUAL_LENGTH, GREATEST_LENGTH = 88, 152
+"""Tokens a request and its answer may take together, in most batches and in the others."""
+
+_LONG_SHARE = 0.2
 _FRAME = Frame(FRAME, FRAME)
 _CELL = PATCH * MERGE
 
@@ -101,6 +105,8 @@ class BatchMaker:
     def make(self, step: int, count: int, with_text: bool = True) -> Batch:
         """The batch of a step: `count` scenes, each turned at random."""
         rng = np.random.default_rng([self._seed, step])
+        # Requests are padded to one length; long lists of objects go into batches of their own.
+        length = GREATEST_LENGTH if rng.random() < _LONG_SHARE else USUAL_LENGTH
         images, dense, rows = [], [], []
         for index in rng.integers(len(self._scenes.images), size=count):
             turn = int(rng.integers(8))
@@ -109,31 +115,40 @@ class BatchMaker:
             images.append(_turn_array(self._scenes.images[index], turn))
             labels = _turn_array(self._scenes.labels[index], turn)
             dense.append(_dense(labels, objects, turned_size))
-            rows.append(self._row(objects, turned_size, rng) if with_text else [])
+            rows.append(self._row(objects, turned_size, rng, length) if with_text else [])
         return Batch(
             patches=to_patches(np.stack(images)),
-            dense=DenseTargets(*(torch.from_numpy(np.stack(part)) for part in zip(*dense, strict=True))),
+            dense=DenseTargets(
+                *(torch.from_numpy(np.stack(part)) for part in zip(*dense, strict=True))
+            ),
             head=len(self._before) + len(self._image) + len(self._after_image),
             requests=self._requests,
-            **(self._lay_out(rows) if with_text else _NO_TEXT),
+            **(self._lay_out(rows, length) if with_text else _NO_TEXT),
         )
 
     def _row(
-        self, objects: Sequence[SceneObject], size: ImageSize, rng: np.random.Generator
+        self,
+        objects: Sequence[SceneObject],
+        size: ImageSize,
+        rng: np.random.Generator,
+        longest: int,
     ) -> list[tuple[list[int], list[int]]]:
-        """(prompt, answer) token ids of each request."""
-        made = list(_requests(objects, self._requests, rng))
-        texts = [r.text for r in made] + [answer_text(r, objects, size) for r in made]
-        ids = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return [
-            (ask + self._to_answer, answer + self._end)
-            for ask, answer in zip(ids[: len(made)], ids[len(made) :], strict=True)
-        ]
+        """(prompt, answer) token ids of each request, all within a length."""
+        row: list[tuple[list[int], list[int]]] = []
+        while len(row) < self._requests:
+            made = list(_requests(objects, self._requests + 1, rng))
+            texts = [r.text for r in made] + [answer_text(r, objects, size) for r in made]
+            ids = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
+            for ask, answer in zip(ids[: len(made)], ids[len(made) :], strict=True):
+                pair = (ask + self._to_answer, answer + self._end)
+                if len(pair[0]) + len(pair[1]) <= longest:
+                    row.append(pair)
+        return row[: self._requests]
 
-    def _lay_out(self, rows: Sequence[list[tuple[list[int], list[int]]]]) -> dict[str, Tensor]:
+    def _lay_out(
+        self, rows: Sequence[list[tuple[list[int], list[int]]]], longest: int
+    ) -> dict[str, Tensor]:
         head = [*self._before, *self._image, *self._after_image]
-        longest = max(len(p) + len(a) for row in rows for p, a in row)
-        longest = -(-longest // 8) * 8
         shape = (len(rows), len(head) + self._requests * longest)
         input_ids = np.full(shape, self._tokenizer.pad_token_id, np.int64)
         labels = np.full(shape, IGNORED, np.int64)
@@ -267,4 +282,3 @@ def word_ids(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> list[i
     """The single token of each word as it stands inside a sentence."""
     ids = [tokenizer.encode(f" {word}", add_special_tokens=False) for word in words]
     return [single for (single,) in ids]
-

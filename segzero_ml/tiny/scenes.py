@@ -141,9 +141,7 @@ def _place(rng: np.random.Generator, size: ImageSize, count: int) -> list[tuple[
         radius = shorter * rng.uniform(MIN_DIAMETER, upper) / 2
         cx = rng.uniform(radius + 2, size.width - radius - 2)
         cy = rng.uniform(radius + 2, size.height - radius - 2)
-        apart = (
-            math.hypot(cx - x, cy - y) > radius + r + _GAP * shorter for x, y, r in circles
-        )
+        apart = (math.hypot(cx - x, cy - y) > radius + r + _GAP * shorter for x, y, r in circles)
         if all(apart):
             circles.append((cx, cy, radius))
     return circles
@@ -179,13 +177,10 @@ def _outline(shape: str, rng: np.random.Generator) -> list[tuple[float, float]]:
         return [_polar(1 if i % 2 == 0 else inner, 90 + 36 * i) for i in range(10)]
     arm = rng.uniform(0.26, 0.36)
     long = math.sqrt(1 - arm * arm)
-    quarter = [(arm, arm), (arm, long), (-arm, long)]
     corners = []
     for turn in range(4):
-        for x, y in quarter:
-            for _ in range(turn):
-                x, y = -y, x
-            corners.append((x, y))
+        for x, y in ((arm, arm), (arm, long), (-arm, long)):
+            corners.append(((x, y), (-y, x), (-x, -y), (y, -x))[turn])
     return corners
 
 
@@ -253,9 +248,7 @@ def _paint(
         canvas.paste(_jitter(rng, colour, spread=12, gain=(0.92, 1.06)), corner, alpha)
 
 
-def _jitter(
-    rng: np.random.Generator, colour: str, spread: float, gain: tuple[float, float]
-) -> Rgb:
+def _jitter(rng: np.random.Generator, colour: str, spread: float, gain: tuple[float, float]) -> Rgb:
     base: NDArray[np.float64] = np.asarray(COLOURS[colour], dtype=np.float64)
     value = np.clip(base * rng.uniform(*gain) + rng.uniform(-spread, spread, size=3), 0, 255)
     return int(value[0]), int(value[1]), int(value[2])
@@ -274,9 +267,7 @@ def _describe(
 ) -> SceneObject:
     cx, cy, radius = circle
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box_px = Box(
-        float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
-    )
+    box_px = Box(float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
     # The centre lies inside every shape but the ring, whose band is pointed at on the left.
     point_px = Point(cx, cy)
     if shape == "ring":

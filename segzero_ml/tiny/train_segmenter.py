@@ -7,7 +7,7 @@ plus dice on the mask, and the squared error of the predicted IoU.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class SegmenterOptions:
 
     scenes: int = 4000
     batch: int = 12
-    loop: LoopOptions = LoopOptions(steps=2500, learning_rate=8e-4)
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(1000, 8e-4))
 
 
 def train_segmenter(options: SegmenterOptions, cache_folder: Path) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -315,40 +315,47 @@ LESSONS = {
 """What the taught models answer, whatever the image: requests of different lengths."""
 
 
-def _lesson(reasoner: LocalReasoner, request: str, text: str, image: Image.Image) -> Any:
-    """Inputs and labels of one lesson, as the trainer of a language model has them."""
+def _with_answers(reasoner: LocalReasoner, inputs: Any, texts: Sequence[str]) -> Any:
+    """Inputs of questions, left-padded, into inputs and labels of questions with answers."""
     tokenizer = reasoner.processor.tokenizer
-    inputs = reasoner._inputs([(image, request)])
-    target = torch.tensor([[*tokenizer(text)["input_ids"], tokenizer.eos_token_id]])
-    labels = torch.cat([torch.full_like(inputs["input_ids"], -100), target], dim=1)
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], target], dim=1)
-    for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0)):
-        inputs[name] = torch.cat([inputs[name], torch.full_like(target, value)], dim=1)
-    return {**inputs, "labels": labels}
+    rows = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts]
+    length = max(map(len, rows))
+    rows = [row + [tokenizer.pad_token_id] * (length - len(row)) for row in rows]
+    target = torch.tensor(rows)  # (B, T)
+    mask = (target != tokenizer.pad_token_id).long()
+    asked = inputs["input_ids"]
+    inputs["labels"] = torch.cat(
+        [torch.full_like(asked, -100), target.masked_fill(mask == 0, -100)], dim=1
+    )
+    inputs["input_ids"] = torch.cat([asked, target], dim=1)
+    inputs["attention_mask"] = torch.cat([inputs["attention_mask"], mask], dim=1)
+    kinds = inputs["mm_token_type_ids"]
+    inputs["mm_token_type_ids"] = torch.cat([kinds, torch.zeros_like(target)], dim=1)
+    return inputs
 
 
 def teach(path: Path) -> None:
     """Train a small model until it gives the lessons' answers, and save it again."""
     torch.manual_seed(0)
-    random = np.random.default_rng(0)
     preset = dataclasses.replace(get_preset("tiny"), reasoner=str(path), frame=SMALL_RESIZED)
     reasoner = LocalReasoner.load(preset, "cpu")
+    sizes = [(60, 60), (120, 60), (60, 120), (150, 60), (90, 90)]
+    batches = []
+    for shift in range(len(sizes)):
+        images = [noise(*sizes[(i + shift) % len(sizes)], i + shift) for i in range(len(LESSONS))]
+        inputs = reasoner._inputs(list(zip(images, LESSONS, strict=True)))
+        batches.append(_with_answers(reasoner, inputs, list(LESSONS.values())))
     model = reasoner.model
     optimiser = torch.optim.Adam(model.parameters(), lr=4e-3)
-    worst = [1.0] * 8
-    for step in range(800):
-        losses = [
-            model(
-                **_lesson(reasoner, request, text, noise(*map(int, random.integers(30, 300, 2))))
-            ).loss
-            for request, text in LESSONS.items()
-        ]
+    recent = [1.0] * len(batches)
+    for step in range(1000):
+        loss = model(**batches[step % len(batches)]).loss
         optimiser.zero_grad()
-        torch.stack(losses).mean().backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        worst[step % len(worst)] = max(loss.item() for loss in losses)
-        if max(worst) < 0.02:
+        recent[step % len(recent)] = loss.item()
+        if max(recent) < 0.01:
             break
     model.save_pretrained(path)
 

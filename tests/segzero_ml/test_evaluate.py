@@ -37,9 +37,7 @@ def prediction(*predicted: BoolMask, problem: str | None = None) -> Prediction:
         request="it",
         size=SIZE,
         reasoning="",
-        segments=tuple(
-            Segment(Box(0, 0, 1, 1), (), masks.encode(mask), 0.5) for mask in predicted
-        ),
+        segments=tuple(Segment(Box(0, 0, 1, 1), (), masks.encode(mask), 0.5) for mask in predicted),
         score=0.5,
         model_version="v",
         problem=problem,
@@ -47,9 +45,7 @@ def prediction(*predicted: BoolMask, problem: str | None = None) -> Prediction:
 
 
 def test_the_union_of_the_segments_is_compared_with_the_union_of_the_truth() -> None:
-    result = judge(
-        sample(columns(0, 4), columns(6, 8)), prediction(columns(0, 2), columns(1, 3))
-    )
+    result = judge(sample(columns(0, 4), columns(6, 8)), prediction(columns(0, 2), columns(1, 3)))
     assert (result.intersection, result.union) == (12, 24)
     assert result.iou == 0.5
     assert (result.kind, result.has_target, result.predicted_empty) == ("k", True, False)

@@ -37,6 +37,11 @@ def segmenter(segmenter_dir: Path) -> Segmenter:
     return Segmenter.load(segmenter_dir, "cpu")
 
 
+@pytest.fixture(scope="module")
+def shared_segmenter(segmenter_dir: Path) -> Segmenter:
+    return Segmenter.load(segmenter_dir, "cpu")
+
+
 def load(reasoner: Path, segmenter: Path, frame: FrameKind = RESIZED) -> Pipeline:
     preset = dataclasses.replace(
         get_preset("tiny"), reasoner=str(reasoner), segmenter=str(segmenter), frame=frame
@@ -71,10 +76,9 @@ def test_boxes_points_and_masks_come_out_in_pixels_of_the_original(
     assert prediction.seconds > 0
     [segment] = prediction.segments
     x, y = width / seen.width, height / seen.height
-    assert segment.box_px.as_tuple() == pytest.approx(
-        (10 * x, 20 * y, 50 * x, min(70 * y, height))
-    )
-    assert segment.points_px == (Point(pytest.approx(30 * x), pytest.approx(45 * y)),)
+    assert segment.box_px.as_tuple() == pytest.approx((10 * x, 20 * y, 50 * x, min(70 * y, height)))
+    [point] = segment.points_px
+    assert (point.x, point.y) == pytest.approx((30 * x, 45 * y))
     assert (segment.rle.width, segment.rle.height) == (width, height)
     assert 0.0 < segment.score < 1.0
     assert prediction.score == segment.score
@@ -141,8 +145,8 @@ class Answers:
         return [self.outputs[request] for request in requests]
 
 
-def written(text: str, frame: Frame = Frame(100, 100), **more: Any) -> ReasonerOutput:
-    return ReasonerOutput(text, frame, 0.5, len(text), **more)
+def written(text: str, **more: Any) -> ReasonerOutput:
+    return ReasonerOutput(text, Frame(100, 100), 0.5, len(text), **more)
 
 
 def answer_to(segmenter: Segmenter, image: Image.Image, output: ReasonerOutput) -> Any:
@@ -203,9 +207,8 @@ def test_a_segmenter_out_of_memory_fails_that_image_alone(
 
 
 @given(text=st.text(max_size=80))
-def test_no_text_makes_the_pipeline_raise(text: str, segmenter_dir: Path) -> None:
-    segmenter = Segmenter.load(segmenter_dir, "cpu")
-    prediction = answer_to(segmenter, Image.new("RGB", (20, 10)), written(text))
+def test_no_text_makes_the_pipeline_raise(text: str, shared_segmenter: Segmenter) -> None:
+    prediction = answer_to(shared_segmenter, Image.new("RGB", (20, 10)), written(text))
     assert prediction.text == text
     assert 0.0 <= prediction.score <= 1.0
 

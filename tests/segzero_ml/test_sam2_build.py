@@ -92,10 +92,14 @@ def test_a_configuration_given_as_a_mapping_is_checked_too(sam2_config: Config) 
         ("model: 3", "no `model` mapping"),
         ("x: 1", "no `model` mapping"),
         ("model: {d: 2024-01-01}", "is a date"),
-        ("model:\n  a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
-            f"  {new}: &{new} [{', '.join(['*' + old] * 10)}]\n"
-            for old, new in zip("abcdefg", "bcdefgh", strict=True)
-        ), "too large or too deep"),
+        (
+            "model:\n  a: &a [1,1,1,1,1,1,1,1,1,1]\n"
+            + "".join(
+                f"  {new}: &{new} [{', '.join(['*' + old] * 10)}]\n"
+                for old, new in zip("abcdefg", "bcdefgh", strict=True)
+            ),
+            "too large or too deep",
+        ),
         ("model: {a: " + "[" * 100 + "]" * 100 + "}", "too large or too deep"),
         ("model: {a: " + "[" * 5000 + "]" * 5000 + "}", "YAML|too deep"),
     ],

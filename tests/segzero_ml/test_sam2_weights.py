@@ -116,9 +116,7 @@ def test_translated_weights_give_the_logits_of_transformers(
             multimask_output=False,
             **{name: torch.tensor(value) for name, value in given.items()},
         )
-    [(logits, score)] = translated._decode(
-        translated.embed(image), [prompt], ImageSize(SIDE, SIDE)
-    )
+    [(logits, score)] = translated._decode(translated.embed(image), [prompt], ImageSize(SIDE, SIDE))
     reference = expected.pred_masks[0, 0, 0]
     assert logits.shape == reference.shape == (SIDE // 4, SIDE // 4)
     assert reference.std() > 0.01  # the comparison would mean nothing on a flat mask

@@ -118,9 +118,12 @@ def test_every_mode_of_image_is_taken(segmenter: Segmenter, picture: Picture, mo
 def count_embeddings(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     forward = segmenter.model.forward_image
-    monkeypatch.setattr(
-        segmenter.model, "forward_image", lambda batch: calls.append(1) or forward(batch)
-    )
+
+    def counted(batch: torch.Tensor) -> Any:
+        calls.append(len(batch))
+        return forward(batch)
+
+    monkeypatch.setattr(segmenter.model, "forward_image", counted)
     return calls
 
 
@@ -184,9 +187,7 @@ def test_a_directory_without_configuration_or_weights_is_refused(
 ) -> None:
     with pytest.raises(WeightsError, match="no safetensors"):
         Segmenter.load(tmp_path, "cpu")
-    (tmp_path / "model.safetensors").write_bytes(
-        (segmenter_dir / "model.safetensors").read_bytes()
-    )
+    (tmp_path / "model.safetensors").write_bytes((segmenter_dir / "model.safetensors").read_bytes())
     with pytest.raises(WeightsError, match=r"config\.yaml"):
         Segmenter.load(tmp_path, "cpu")
 

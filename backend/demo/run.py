@@ -1,0 +1,211 @@
+"""The demo, step by step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from pydantic import SecretStr
+from rich.console import Console
+
+from backend.connect import BackendAccess, connect
+from backend.demo.install import VERSION, install
+from backend.demo.processes import Child, ProcessError, local_env
+from backend.demo.servers import (
+    LABEL_STUDIO_START_S,
+    start_backend,
+    start_label_studio,
+    wait_for_model,
+)
+from backend.demo.show import Say, Steps, summary_of, table_of, what_next
+from backend.demo.state import Folder, State, fresh_state, kept_state
+from backend.demo.tasks import Outcome, choose, import_samples, outcome, retrieve_all, scene_of
+from backend.label_studio import LabelStudio
+from backend.templates import labelling_config
+from segzero_ml.datasets import Sample
+
+TASKS: Final = 14
+"""Two of each kind of request."""
+
+_POOL: Final = 60
+_SEED: Final = 2026
+_STEPS: Final = 7
+_TITLE: Final = "Tabletop scenes (SegZero demo)"
+_DESCRIPTION: Final = "Ask for things in plain words; the masks and the reasons are made for you."
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run the demo.
+
+    Args:
+        folder: Everything lies under it.
+        once: Stop after the table.
+        keep: Go on with the last run's project.
+        port: Port for Label Studio; None for any.
+    """
+
+    folder: Path = Path(".demo")
+    once: bool = False
+    keep: bool = False
+    port: int | None = None
+
+
+def run(options: Options, console: Console) -> bool:
+    """Run the demo until Ctrl-C, or with `once` until the table is there.
+
+    Returns:
+        Whether every task got its prediction.
+
+    Raises:
+        SegZeroError: A step failed; whatever was started has been stopped.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came before the table was there.
+    """
+    folder = Folder(options.folder.resolve())
+    os.environ.update(local_env(os.environ))
+    with folder.locked(), terminated_as_interrupt(), ExitStack() as children:
+        state = kept_state(folder) if options.keep else fresh_state(folder, options.port)
+        steps = Steps(console, _STEPS)
+        servers = _start(state, folder, steps, children)
+        with LabelStudio(state.label_studio_url, state.user.token) as client:
+            state, samples = _fill(client, state, folder, steps)
+            found = _predict(client, state, samples, steps)
+        console.print(table_of(found))
+        console.print(summary_of(found))
+        if not options.once:
+            console.print(what_next(state))
+            _stay(servers, console)
+        return all(row.iou is not None for row in found)
+
+
+@contextmanager
+def terminated_as_interrupt() -> Iterator[None]:
+    """Make SIGTERM and a closed terminal end us as Ctrl-C does: with everything stopped."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, interrupt) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _start(state: State, folder: Folder, steps: Steps, children: ExitStack) -> Sequence[Child]:
+    """Install Label Studio, start both servers and wait until they answer."""
+    with steps.step(f"Label Studio {VERSION} in an environment of its own") as say:
+        program = install(
+            folder.label_studio,
+            folder.log("install"),
+            lambda seconds, line: say(f"{seconds:.0f} s  {line}"),
+        )
+    with steps.step("Starting Label Studio (the first start makes its database)") as say:
+        label_studio = children.enter_context(
+            start_label_studio(
+                program,
+                folder.data,
+                state.label_studio_port,
+                state.user,
+                folder.log("label-studio"),
+            )
+        )
+        # At the same time, as both take a while.
+        backend = children.enter_context(
+            start_backend(
+                state.backend_port,
+                state.label_studio_url,
+                state.user.token,
+                state.backend,
+                folder.log("backend"),
+            )
+        )
+        label_studio.wait_until(
+            f"{state.label_studio_url}/health", LABEL_STUDIO_START_S, _seconds(say)
+        )
+    with steps.step("Loading the models of the backend") as say:
+        wait_for_model(backend, state.backend_url, _seconds(say))
+    return label_studio, backend
+
+
+def _fill(
+    client: LabelStudio, state: State, folder: Folder, steps: Steps
+) -> tuple[State, dict[int, Sample]]:
+    """Have the project with its tasks and the backend connected; the sample of each task."""
+    from segzero_ml.datasets.scenes import scene_samples
+
+    with steps.step(f"A project with {TASKS} pictures and requests") as say:
+        say("drawing")
+        samples = choose(scene_samples(_POOL, _SEED), TASKS)
+        if state.project_id is None:
+            say("uploading")
+            project = client.create_project(_TITLE, labelling_config(), description=_DESCRIPTION)
+            import_samples(client, project.id, samples)
+            state = replace(state, project_id=project.id)
+            state.save(folder)
+        by_scene = {sample.sample_id: sample for sample in samples}
+        tasks = client.tasks(_project(state))
+        of_task = {
+            task.id: by_scene[scene] for task in tasks if (scene := scene_of(task)) in by_scene
+        }
+    with steps.step("Connecting the backend to the project (as segzero connect does)"):
+        access = BackendAccess(
+            state.backend_url,
+            state.backend.user,
+            SecretStr(state.backend.password),
+            SecretStr(state.backend.webhook_secret),
+        )
+        connect(client, _project(state), access)
+    return state, of_task
+
+
+def _predict(
+    client: LabelStudio, state: State, samples: dict[int, Sample], steps: Steps
+) -> list[Outcome]:
+    """Have Label Studio retrieve the predictions, and read them back."""
+    project_id = _project(state)
+    with steps.step('Label Studio retrieves predictions ("Retrieve predictions")') as say:
+        retrieve_all(
+            client,
+            project_id,
+            list(samples),
+            lambda done: say(f"{done} of {len(samples)} tasks"),
+        )
+    with steps.step("Reading the predictions back"):
+        tasks = [task for task in client.tasks(project_id) if task.id in samples]
+        return [outcome(task, samples[task.id]) for task in tasks]
+
+
+def _stay(servers: Sequence[Child], console: Console) -> None:
+    """Until Ctrl-C.
+
+    Raises:
+        ProcessError: A server stopped by itself.
+    """
+    try:
+        while True:
+            for server in servers:
+                if server.exit_code is not None:
+                    raise server.failed(f"{server.name} stopped by itself.")
+            time.sleep(1)
+    except KeyboardInterrupt:
+        console.print("Stopping Label Studio and the backend.")
+
+
+def _project(state: State) -> int:
+    if state.project_id is None:
+        raise ProcessError("The demo has no project.", "Leave --keep out.")
+    return state.project_id
+
+
+def _seconds(say: Say) -> Callable[[float], None]:
+    return lambda seconds: say(f"{seconds:.0f} s")

@@ -1,0 +1,103 @@
+"""What the demo prints: its steps as they go, the table, and what to try next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from backend.demo.state import State
+from backend.demo.tasks import Outcome
+
+Say = Callable[[str], None]
+"""Shows how far a step is."""
+
+_DETAIL_LENGTH: Final = 60
+
+
+class Steps:
+    """Numbers the steps, and shows that something happens during each.
+
+    Args:
+        console: Where to.
+        total: How many steps there are.
+    """
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console = console
+        self._total = total
+        self._number = 0
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Say]:
+        """One step; gives a function that shows how far it is."""
+        self._number += 1
+        head = f"[{self._number}/{self._total}] {title}"
+        started = time.monotonic()
+        if not self._console.is_terminal:
+            self._console.print(Text(f"{head} …"))
+        with self._console.status(Text(head)) as status:
+            yield lambda detail: status.update(
+                Text.assemble(head, (f"  {detail[:_DETAIL_LENGTH]}", "dim"))
+            )
+        seconds = time.monotonic() - started
+        self._console.print(Text.assemble(("✓ ", "green"), head, (f"  {seconds:.0f} s", "dim")))
+
+
+def table_of(outcomes: Sequence[Outcome]) -> Table:
+    """One row a task."""
+    table = Table("Task", "Request", "Note", "Score", "IoU", show_lines=True)
+    for row in outcomes:
+        iou = "-" if row.iou is None else f"{row.iou:.2f}"
+        note = row.note if row.has_target else f"{row.note} (true: nothing there)"
+        table.add_row(
+            Text(str(row.task_id)),
+            Text(row.request),
+            Text(note if row.iou is not None else "no prediction", style=_style(row)),
+            "-" if row.score is None else f"{row.score:.2f}",
+            Text(iou, style=_style(row)),
+        )
+    return table
+
+
+def summary_of(outcomes: Sequence[Outcome]) -> str:
+    """The figures under the table."""
+    known = [row.iou for row in outcomes if row.iou is not None]
+    mean = sum(known) / len(known) if known else 0.0
+    return (
+        f"{len(known)} of {len(outcomes)} tasks have their prediction; mean IoU with the known "
+        f"truth {mean:.2f}."
+    )
+
+
+def what_next(state: State) -> Panel:
+    """The address, the login, and what to try."""
+    page = f"{state.label_studio_url}/projects/{state.project_id}"
+    lines = [
+        Text.assemble("Open     ", (page, "bold cyan")),
+        Text.assemble("E-mail   ", (state.user.email, "bold")),
+        Text.assemble("Password ", (state.user.password, "bold")),
+        Text(),
+        Text("Then try:"),
+        Text(" - Click a task: mask and note are there. Mend the mask with brush or eraser, and"),
+        Text("   press Submit."),
+        Text(" - Switch on Auto-Annotation below the picture and type another request into the"),
+        Text('   box under it, such as "the leftmost shape"; Enter asks.'),
+        Text(" - In the list, order by Prediction score: the doubtful ones come first."),
+        Text(" - Your own project: segzero template, then segzero connect."),
+        Text(),
+        Text("Ctrl-C stops everything. Go on later with: python -m backend.demo --keep"),
+    ]
+    return Panel(Text("\n").join(lines), title="Label Studio is ready", expand=False)
+
+
+def _style(row: Outcome) -> str:
+    if row.iou is None:
+        return "red"
+    return "green" if row.iou >= 0.7 else "yellow"

@@ -1,0 +1,150 @@
+"""Requests for one object by what sets it apart: attribute, superlative, relation, exclusion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from segzero_ml.tiny.scenes import COLOURS, SHAPES, SceneObject
+from segzero_ml.tiny.wording import Ask, Built, called, plural_of, with_article
+
+_LEAD = 1.12  # how much larger the largest must be
+
+
+def attribute(ask: Ask) -> Built:
+    """The only object of a colour, a shape, or both."""
+    options: list[tuple[int, list[str]]] = []
+    for i, o in enumerate(ask.objects):
+        c, s = o.colour, o.shape
+        if len(ask.index_if(lambda x, c=c, s=s: (x.colour, x.shape) == (c, s))) == 1:
+            both = [f"the {c} {s}", f"the {c} {s}", f"{c} {s}", f"the {s} that is {c}"]
+            options += [(i, both), (i, both)]
+        if len(ask.index_if(lambda x, s=s: x.shape == s)) == 1:
+            options.append((i, [f"the {s}", f"{s}", with_article(s)]))
+        if len(ask.index_if(lambda x, c=c: x.colour == c)) == 1:
+            noun = ask.noun()[0]
+            options.append((i, [f"the {c} {noun}", f"the {c} one", f"{c}", f"the {noun} in {c}"]))
+    if not options:
+        return None
+    i, phrases = options[int(ask.rng.integers(len(options)))]
+    return ask.with_lead_in(ask.pick(phrases)), [i], f"It is the {called(ask.objects[i])}."
+
+
+_SUPERLATIVES: dict[str, tuple[tuple[str, ...], Callable[[SceneObject], float], int]] = {
+    "largest": (("the largest {}", "the biggest {}"), lambda o: o.diameter_px, 1),
+    "smallest": (("the smallest {}", "the tiniest {}"), lambda o: o.diameter_px, -1),
+    "leftmost": (("the leftmost {}", "the {} furthest to the left"), lambda o: o.center_px.x, -1),
+    "rightmost": (("the rightmost {}", "the {} furthest to the right"), lambda o: o.center_px.x, 1),
+    "topmost": (("the topmost {}", "the highest {}"), lambda o: o.center_px.y, -1),
+    "bottommost": (("the bottommost {}", "the lowest {}"), lambda o: o.center_px.y, 1),
+}
+
+
+def _leads(pool: Sequence[SceneObject], word: str) -> int | None:
+    """Which of the pool is clearly the most `word`, if any."""
+    _, value, sign = _SUPERLATIVES[word]
+    ranked = sorted(range(len(pool)), key=lambda i: -sign * value(pool[i]))
+    first, second = pool[ranked[0]], pool[ranked[1]]
+    if word in ("largest", "smallest"):
+        lead = (first.diameter_px / second.diameter_px) ** sign
+        areas = [(o.area_px / first.area_px) ** sign for o in pool if o is not first]
+        return ranked[0] if lead >= _LEAD and max(areas) < 1 else None
+    clear = abs(value(first) - value(second)) >= 0.25 * (first.diameter_px + second.diameter_px) / 2
+    edges = {
+        "leftmost": lambda o: -o.box_px.x1,
+        "rightmost": lambda o: o.box_px.x2,
+        "topmost": lambda o: -o.box_px.y1,
+        "bottommost": lambda o: o.box_px.y2,
+    }[word]
+    return ranked[0] if clear and edges(first) >= max(edges(o) for o in pool) else None
+
+
+def superlative(ask: Ask) -> Built:
+    """The object that is clearly the most of something, of all or of a group."""
+    singular, plural = ask.noun()
+    pools: list[tuple[list[int], str, str]] = [
+        (list(range(len(ask.objects))), singular, plural),
+        (list(range(len(ask.objects))), singular, plural),
+    ]
+    for colour in COLOURS:
+        pools.append(
+            (
+                ask.index_if(lambda o, c=colour: o.colour == c),
+                f"{colour} {singular}",
+                f"{colour} {plural}",
+            )
+        )
+    for shape in SHAPES:
+        pools.append((ask.index_if(lambda o, s=shape: o.shape == s), shape, plural_of(shape)))
+    pools = [p for p in pools if len(p[0]) >= 2]
+    for k in ask.rng.permutation(len(pools)):
+        members, one, many = pools[k]
+        word = ask.pick(tuple(_SUPERLATIVES))
+        winner = _leads([ask.objects[i] for i in members], word)
+        if winner is not None:
+            phrase = ask.pick(_SUPERLATIVES[word][0]).format(one)
+            target = members[winner]
+            because = f"The {word} of the {many} is the {called(ask.objects[target])}."
+            return ask.with_lead_in(phrase), [target], because
+    return None
+
+
+def relation(ask: Ask) -> Built:
+    """The object clearly closest to another."""
+    if len(ask.objects) < 3:
+        return None
+    for k in ask.rng.permutation(len(ask.objects)):
+        anchor = ask.objects[k]
+        if len(ask.index_if(lambda o, x=anchor: called(o) == called(x))) > 1:
+            continue
+        far = sorted(
+            (math.dist((o.center_px.x, o.center_px.y), (anchor.center_px.x, anchor.center_px.y)), i)
+            for i, o in enumerate(ask.objects)
+            if i != k
+        )
+        if far[1][0] < far[0][0] * 1.2:
+            continue
+        noun = ask.noun()[0]
+        name = called(anchor)
+        phrase = ask.pick(
+            (
+                f"the {noun} closest to the {name}",
+                f"the {noun} nearest to the {name}",
+                f"the nearest neighbour of the {name}",
+                f"what is closest to the {name}",
+            )
+        )
+        target = far[0][1]
+        because = f"Closest to the {name} is the {called(ask.objects[target])}."
+        return ask.with_lead_in(phrase), [target], because
+    return None
+
+
+def exclusion(ask: Ask) -> Built:
+    """The only object without what all others share."""
+    if len(ask.objects) < 3:
+        return None
+    options: list[tuple[int, str, str]] = []
+    for i in range(len(ask.objects)):
+        rest = [o for j, o in enumerate(ask.objects) if j != i]
+        colours, shapes = {o.colour for o in rest}, {o.shape for o in rest}
+        if len(colours) == 1 and ask.objects[i].colour not in colours:
+            colour = colours.pop()
+            options.append((i, colour, colour))
+        if len(shapes) == 1 and ask.objects[i].shape not in shapes:
+            shape = shapes.pop()
+            options.append((i, with_article(shape), plural_of(shape)))
+    if not options:
+        return None
+    i, one, many = options[int(ask.rng.integers(len(options)))]
+    noun = ask.noun()[0]
+    phrase = ask.pick(
+        (
+            f"the only {noun} that is not {one}",
+            f"the {noun} that is not {one}",
+            f"the one that isn't {one}",
+            f"the odd one out that is not {one}",
+        )
+    )
+    because = f"All are {many} except the {called(ask.objects[i])}."
+    return ask.with_lead_in(phrase), [i], because

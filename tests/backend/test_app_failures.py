@@ -1,0 +1,149 @@
+"""What goes wrong with one task stays with that task, and the log says what it was."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import time
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import pytest
+
+from segzero_ml.pipeline import Pipeline
+from segzero_ml.tiny.scenes import Scene
+from tests.backend.serving import Running, Serve, StudioFiles, Watched, naming, task
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that declares a size and holds no picture of it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(100)))
+        + chunk(b"IEND", b"")
+    )
+
+
+def reasons(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The reasons that the log gives for failed tasks."""
+    fields: list[dict[str, Any]] = [getattr(record, "fields", {}) for record in caplog.records]
+    return [str(one["reason"]) for one in fields if "reason" in one]
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (task(99, request="the star"), "answered 404"),
+        ({"id": 9, "data": {"image": "http://files.invalid/a.png"}}, "no host files.invalid"),
+        ({"id": 9, "data": {"image": "/data/upload/text.jpg"}}, "not an image"),
+        ({"id": 9, "data": {"image": "/data/upload/huge.png"}}, "50,000,000 pixels"),
+        ({"id": 9, "data": {"image": "http://127.0.0.1/a.png"}}, "private network"),
+        ({"id": 9, "data": {"image": "s3://bucket/a.png"}}, "pre-signed"),
+        ({"id": 9, "data": {}}, "image field is missing"),
+        (task(0, request=""), "request is empty"),
+        (task(0, request="x" * 10_000), "10000 characters long; the limit is 2000"),
+        (task(0, request=7), "as text"),
+        ({"id": 9}, "data: Field required"),
+        ("not a task", "not what this call takes"),
+        (None, "not what this call takes"),
+    ],
+)
+def test_task_that_fails_is_skipped_and_the_others_are_answered(
+    running: Running,
+    files: StudioFiles,
+    scenes: list[Scene],
+    caplog: pytest.LogCaptureFixture,
+    broken: Any,
+    reason: str,
+) -> None:
+    files.files["/data/upload/text.jpg"] = b"<html>not a picture</html>"
+    files.files["/data/upload/huge.png"] = png_header(20_000, 10_000)
+    good = task(1, request=naming(scenes[1]))
+    with caplog.at_level(logging.INFO):
+        results = running.predict(good, broken, good)
+    assert results[1] == []
+    assert results[0]["result"]
+    assert results[2]["result"]
+    assert any(reason in text for text in reasons(caplog)), reasons(caplog)
+
+
+def test_config_without_a_brush_skips_every_task_and_says_why(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = '<View><Image name="image" value="$image"/></View>'
+    with caplog.at_level(logging.INFO):
+        assert running.predict(task(0), task(1), config=config) == [[], []]
+    assert any("no BrushLabels tag" in text for text in reasons(caplog))
+
+
+def test_request_that_breaks_the_model_does_not_break_its_batch(
+    serve: Serve, scenes: list[Scene], tiny_pipeline: Pipeline
+) -> None:
+    def before(requests: Sequence[str]) -> None:
+        if "the poison" in requests:
+            raise RuntimeError("device-side assert")
+
+    pipeline = Watched(tiny_pipeline, before)
+    tasks = [task(0, request=naming(scenes[0])) for _ in range(3)]
+    with serve(lambda: pipeline) as running:
+        results = running.predict(*tasks, task(0, request="the poison"), *tasks)
+        assert running.predict(*tasks)[0]["result"]  # the thread lives on
+    assert [bool(result) for result in results] == [True] * 3 + [False] + [True] * 3
+
+
+def test_logs_and_replies_hold_no_secret(
+    serve: Serve, files: StudioFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    secrets = ("legacy-token-1", "pass-word-1", "hook-secret-1", "setup-token-1", "sig-1")
+    broken = {"id": 1, "data": {"image": "/data/upload/none.jpg?signature=sig-1"}}
+    with (
+        caplog.at_level(logging.DEBUG),
+        serve(
+            label_studio_token="legacy-token-1",
+            user="ada",
+            password="pass-word-1",
+            webhook_secret="hook-secret-1",
+        ) as running,
+    ):
+        running.client.auth = httpx.BasicAuth("ada", "pass-word-1")
+        running.post("/setup", {"schema": "", "access_token": "setup-token-1"})
+        running.predict(broken)
+        shown = running.get("/metrics").text
+    assert any("Authorization" in request.headers for request in files.requests)
+    ours = [
+        record for record in caplog.records if not record.name.startswith(("httpx", "httpcore"))
+    ]
+    logged = " ".join(f"{record.getMessage()} {vars(record)}" for record in ours)
+    assert "predict.task_failed" in logged
+    assert not [secret for secret in secrets if secret in logged + shown]
+
+
+def test_token_is_never_sent_where_setup_says(serve: Serve, files: StudioFiles) -> None:
+    files.requests.clear()
+    with serve(label_studio_token="legacy-token-1") as running:
+        running.post(
+            "/setup", {"schema": "", "hostname": "http://evil:80", "access_token": "other"}
+        )
+        running.predict(task(99))
+    assert {request.url.host for request in files.requests} == {"ls"}
+    assert {request.headers["Authorization"] for request in files.requests} == {
+        "Token legacy-token-1"
+    }
+
+
+def test_damaged_images_cost_little_time(running: Running, files: StudioFiles) -> None:
+    files.files["/data/upload/huge.png"] = png_header(60_000, 60_000)
+    tasks = [{"id": n, "data": {"image": "/data/upload/huge.png"}} for n in range(50)]
+    started = time.monotonic()
+    assert running.predict(*tasks) == [[]] * 50
+    assert time.monotonic() - started < 10
