@@ -16,7 +16,6 @@ from segzero_ml.tiny.wording import (
     called,
     groups,
     listed,
-    matches,
     with_article,
 )
 
@@ -25,7 +24,7 @@ def plural(ask: Ask) -> Built:
     """Every object of a colour, a shape, both, or all there are; at least two."""
     options = []
     for colour, shape, phrases in groups(ask):
-        members = ask.index_if(lambda o, c=colour, s=shape: matches(o, c, s))
+        members = ask.matching(colour, shape)
         if len(members) >= 2:
             options.append((members, phrases))
     members, phrases = options[int(ask.rng.integers(len(options)))]
@@ -42,7 +41,7 @@ def absent(ask: Ask) -> Built:
         return _absent_idea(ask, colours, shapes)
     options = []
     for colour, shape, phrases in groups(ask):
-        if ask.index_if(lambda o, c=colour, s=shape: matches(o, c, s)):
+        if ask.matching(colour, shape):
             continue
         near = (colour in colours) + (shape in shapes)
         one = f"{colour} {shape}".strip()
@@ -82,12 +81,12 @@ def implicit(ask: Ask) -> Built:
     options = [
         (colour, shape)
         for colour, shape in [(c, "") for c in COLOURS] + [("", s) for s in SHAPES]
-        if len(ask.index_if(lambda o, c=colour, s=shape: matches(o, c, s))) == 1
+        if len(ask.matching(colour, shape)) == 1
     ]
     if not options:
         return None
     phrase, why, colour, shape = _idea(ask, options)
-    target = ask.index_if(lambda o: matches(o, colour, shape))[0]
+    target = ask.matching(colour, shape)[0]
     return phrase, [target], f"{why}, so it is the {called(ask.objects[target])}."
 
 

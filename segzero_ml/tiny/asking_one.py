@@ -16,12 +16,12 @@ def attribute(ask: Ask) -> Built:
     options: list[tuple[int, list[str]]] = []
     for i, o in enumerate(ask.objects):
         c, s = o.colour, o.shape
-        if len(ask.index_if(lambda x, c=c, s=s: (x.colour, x.shape) == (c, s))) == 1:
+        if len(ask.matching(c, s)) == 1:
             both = [f"the {c} {s}", f"the {c} {s}", f"{c} {s}", f"the {s} that is {c}"]
             options += [(i, both), (i, both)]
-        if len(ask.index_if(lambda x, s=s: x.shape == s)) == 1:
+        if len(ask.matching(shape=s)) == 1:
             options.append((i, [f"the {s}", f"{s}", with_article(s)]))
-        if len(ask.index_if(lambda x, c=c: x.colour == c)) == 1:
+        if len(ask.matching(c)) == 1:
             noun = ask.noun()[0]
             options.append((i, [f"the {c} {noun}", f"the {c} one", f"{c}", f"the {noun} in {c}"]))
     if not options:
@@ -50,7 +50,7 @@ def _leads(pool: Sequence[SceneObject], word: str) -> int | None:
         areas = [(o.area_px / first.area_px) ** sign for o in pool if o is not first]
         return ranked[0] if lead >= _LEAD and max(areas) < 1 else None
     clear = abs(value(first) - value(second)) >= 0.25 * (first.diameter_px + second.diameter_px) / 2
-    edges = {
+    edges: Callable[[SceneObject], float] = {
         "leftmost": lambda o: -o.box_px.x1,
         "rightmost": lambda o: o.box_px.x2,
         "topmost": lambda o: -o.box_px.y1,
@@ -69,13 +69,13 @@ def superlative(ask: Ask) -> Built:
     for colour in COLOURS:
         pools.append(
             (
-                ask.index_if(lambda o, c=colour: o.colour == c),
+                ask.matching(colour),
                 f"{colour} {singular}",
                 f"{colour} {plural}",
             )
         )
     for shape in SHAPES:
-        pools.append((ask.index_if(lambda o, s=shape: o.shape == s), shape, plural_of(shape)))
+        pools.append((ask.matching(shape=shape), shape, plural_of(shape)))
     pools = [p for p in pools if len(p[0]) >= 2]
     for k in ask.rng.permutation(len(pools)):
         members, one, many = pools[k]
@@ -95,7 +95,7 @@ def relation(ask: Ask) -> Built:
         return None
     for k in ask.rng.permutation(len(ask.objects)):
         anchor = ask.objects[k]
-        if len(ask.index_if(lambda o, x=anchor: called(o) == called(x))) > 1:
+        if len(ask.matching(anchor.colour, anchor.shape)) > 1:
             continue
         far = sorted(
             (math.dist((o.center_px.x, o.center_px.y), (anchor.center_px.x, anchor.center_px.y)), i)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -95,7 +95,7 @@ def build_tokenizer(scenes: int = 600) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_corpus(scenes), trainer)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token="<|endoftext|>",  # noqa: S106
         eos_token="<|im_end|>",  # noqa: S106
@@ -127,7 +127,7 @@ def _corpus(scenes: int) -> Iterator[str]:
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
     """Image processor and chat template around the tokenizer."""
     pixels = {"shortest_edge": FRAME * FRAME, "longest_edge": FRAME * FRAME}
-    sizes = {
+    sizes: dict[str, Any] = {
         "patch_size": PATCH,
         "merge_size": MERGE,
         "temporal_patch_size": 2,
@@ -135,7 +135,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.5, 0.5, 0.5],
     }
-    return Qwen2_5_VLProcessor(
+    return Qwen2_5_VLProcessor(  # type: ignore[no-untyped-call]
         image_processor=Qwen2VLImageProcessor(**sizes),
         tokenizer=tokenizer,
         video_processor=Qwen2VLVideoProcessor(**sizes),
@@ -145,7 +145,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     """The small architecture; about seven million parameters."""
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+    ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
     return Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
@@ -197,19 +197,20 @@ def build_model(
     tower start with places to look at.
     """
     model = Qwen2_5_VLForConditionalGeneration(config)
-    table = model.get_input_embeddings().weight
-    layers = config.text_config.num_hidden_layers
+    table: Any = model.get_input_embeddings().weight
+    visual: Any = model.model.visual
+    text, vision = cast(Any, config.text_config), cast(Any, config.vision_config)
     with torch.no_grad():
         for name, matrix in model.named_parameters():
             if matrix.ndim == 2 and "embed" not in name:
-                depth = config.vision_config.depth if "visual" in name else layers
+                depth = vision.depth if "visual" in name else text.num_hidden_layers
                 matrix.normal_(0, matrix.shape[1] ** -0.5)
                 if name.endswith(("attn.proj.weight", "o_proj.weight", "down_proj.weight")):
                     matrix.mul_((2 * depth) ** -0.5)
         table.normal_(0, 0.05)
         ids = number_ids(tokenizer)
         table[ids] = 0.05 * math.sqrt(2) * _waves(len(ids), HIDDEN)
-        for number, block in enumerate(model.model.visual.blocks):
+        for number, block in enumerate(visual.blocks):
             start_heads_by_place(block.attn, 1.0 if number % 2 else -1.0)
     model.tie_weights()
     return model
@@ -274,5 +275,6 @@ def save_pretrained(
     model.generation_config.do_sample = False
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
-    model.to(torch.bfloat16).save_pretrained(folder)
+    half = model.bfloat16()
+    half.save_pretrained(folder)
     processor.save_pretrained(folder)

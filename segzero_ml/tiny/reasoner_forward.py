@@ -56,7 +56,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None = No
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         if hidden is not None:
             scores = scores.masked_fill(hidden, -1e4)
-        return scores.softmax(-1) @ value
+        mixed: Tensor = scores.softmax(-1) @ value
+    return mixed
 
 
 def _vision_rotation(visual: Any, patches: int) -> tuple[Tensor, Tensor]:

@@ -39,7 +39,7 @@ class Trainee(nn.Module):
         self, tokens: Tensor, dense: DenseTargets, blur: float
     ) -> tuple[Tensor, dict[str, float]]:
         """Loss of the visual tokens (B, T, HIDDEN) against what lies under them."""
-        table = self.model.get_input_embeddings().weight
+        table: Any = self.model.get_input_embeddings().weight
         x = F.rms_norm(tokens.float(), (HIDDEN,))
         presence = F.binary_cross_entropy_with_logits(
             self.presence(x)[..., 0].float(), dense.presence.clamp(0, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,9 +79,13 @@ class Ask:
         lead_in = self.pick(_LEAD_IN)
         return f"{lead_in}{phrase}" + ("?" if lead_in == "where is " else "")
 
-    def index_if(self, test: Callable[[SceneObject], bool]) -> list[int]:
-        """Indices of the objects that pass the test."""
-        return [i for i, o in enumerate(self.objects) if test(o)]
+    def matching(self, colour: str = "", shape: str = "") -> list[int]:
+        """Indices of the objects that have the colour and the shape; an empty one fits all."""
+        return [
+            i
+            for i, o in enumerate(self.objects)
+            if colour in ("", o.colour) and shape in ("", o.shape)
+        ]
 
 
 Built = tuple[str, list[int], str] | None
@@ -134,8 +138,3 @@ def groups(ask: Ask) -> list[tuple[str, str, list[str]]]:
             groups.append((c, s, [f"all {c} {many}", f"every {c} {s}", f"{c} {many}"]))
     groups.append(("", "", [f"all {nouns}", f"every {noun}", "everything", f"all the {nouns}"]))
     return groups
-
-
-def matches(o: SceneObject, colour: str, shape: str) -> bool:
-    """Whether an object has the colour and the shape; an empty one fits all."""
-    return colour in ("", o.colour) and shape in ("", o.shape)

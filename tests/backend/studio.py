@@ -71,8 +71,8 @@ class FakeStudio:
 
     def _ml(self, method: str, number: int | None, body: dict[str, Any]) -> httpx.Response:
         if method == "GET":
-            for row in self.rows:
-                self._refresh(row)
+            for known in self.rows:
+                self._refresh(known)
             return httpx.Response(200, json=self.rows)
         if method == "DELETE":
             self.rows = [row for row in self.rows if row["id"] != number]
