@@ -70,11 +70,12 @@ class ImageFetcher:
         await self._strangers.aclose()
         await self._label_studio.aclose()
 
-    async def fetch(self, value: object) -> bytes:
+    async def fetch(self, value: object, task_id: int | None = None) -> bytes:
         """The bytes of the image that a task names.
 
         Args:
             value: What the task's data holds for the image.
+            task_id: The task's id in Label Studio, if it has one.
 
         Raises:
             FetchError: It cannot be fetched; the message says why.
@@ -87,7 +88,7 @@ class ImageFetcher:
         inline = inline_image(value, self._settings.max_image_bytes)
         if inline is not None:
             return inline
-        target = first_target(value, self._settings)
+        target = first_target(value, self._settings, task_id)
         shown = printable(target.url)
         try:
             async with asyncio.timeout(self._settings.fetch_timeout_s):

@@ -1,7 +1,8 @@
 """From what a task says about its image to an address that may be asked for: no network.
 
 Label Studio names its own files by path (`/data/upload/...`, `/data/local-files/?d=...`,
-`/tasks/7/resolve/?...`); other images have an http(s) address. Nothing else is fetched.
+`/tasks/7/resolve/?...`), and hands out those in cloud storage; other images have an http(s)
+address. Nothing else is fetched.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LABEL_STUDIO_PATHS: Final = ("/data/", "/storage-data/", "/tasks/", "/projects/"
 _MAX_URL_LENGTH = 8192
 _MAX_PORT = 65535
 _DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,")
-_CLOUD_SCHEMES: Final = frozenset({"s3", "s3s", "gs", "azure-blob", "gcs", "redis"})
+_CLOUD_URI = re.compile(r"(s3s?|gs|azure-blob)://.+", re.DOTALL)
 _NEEDS_LABEL_STUDIO = (
     "Set SEGZERO_LABEL_STUDIO_URL and SEGZERO_LABEL_STUDIO_TOKEN, so that the backend can "
     "fetch files from Label Studio."
@@ -66,13 +67,22 @@ def inline_image(value: str, max_bytes: int) -> bytes | None:
         raise ImageError("The image in the task is not valid base64.") from None
 
 
-def first_target(value: str, settings: Settings) -> Target:
+def first_target(value: str, settings: Settings, task_id: int | None = None) -> Target:
     """The address of a task's image.
+
+    A file in cloud storage (`s3://...`) is asked of Label Studio, which holds the keys to it.
+
+    Args:
+        value: What the task's data holds for the image.
+        settings: Label Studio's address and the allowed hosts.
+        task_id: The task's id in Label Studio, if it has one.
 
     Raises:
         FetchError: The value is no address that images are fetched from.
     """
     value = value.strip()
+    if _CLOUD_URI.fullmatch(value) and task_id is not None:
+        value = f"/tasks/{task_id}/resolve/?fileuri={_encoded(value)}"
     if value.startswith("upload/"):
         value = f"/data/{value}"
     if value.startswith("/") and not value.startswith(("//", "/\\")):
@@ -142,11 +152,6 @@ def _parse(value: str) -> httpx.URL:
         url = httpx.URL(value)
     except (httpx.InvalidURL, ValueError):
         raise FetchError("The image's address is malformed.") from None
-    if url.scheme in _CLOUD_SCHEMES:
-        raise FetchError(
-            f"Images cannot be fetched from {url.scheme}:// directly.",
-            "Turn on pre-signed URLs in the storage settings of Label Studio.",
-        )
     if url.scheme not in {"http", "https"} or not url.host:
         raise FetchError(
             "The image must be a file in Label Studio or have an http(s) address.",
@@ -157,6 +162,10 @@ def _parse(value: str) -> httpx.URL:
     if url.userinfo:
         raise FetchError("The image's address must not hold a user name or a password.")
     return url.copy_with(fragment=None)
+
+
+def _encoded(uri: str) -> str:
+    return base64.urlsafe_b64encode(uri.encode("utf-8", "replace")).decode("ascii")
 
 
 def _under_label_studio(path: str, base: str) -> str:

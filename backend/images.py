@@ -10,13 +10,16 @@ from backend.fetch import ImageFetcher
 from segzero_ml.images import ImageLimits, decode_image
 
 
-async def load_task_image(fetcher: ImageFetcher, value: object, limits: ImageLimits) -> Image.Image:
+async def load_task_image(
+    fetcher: ImageFetcher, value: object, limits: ImageLimits, task_id: int | None = None
+) -> Image.Image:
     """Fetch and decode the image that a task names.
 
     Args:
         fetcher: Fetches it.
         value: What the task's data holds for the image.
         limits: Largest file in bytes and largest image in pixels.
+        task_id: The task's id in Label Studio, if it has one.
 
     Returns:
         The image, upright, mode RGB.
@@ -25,5 +28,5 @@ async def load_task_image(fetcher: ImageFetcher, value: object, limits: ImageLim
         FetchError: It cannot be fetched.
         ImageError: It is not an image, damaged, unsupported, or over a limit.
     """
-    data = await fetcher.fetch(value)
+    data = await fetcher.fetch(value, task_id)
     return await asyncio.to_thread(decode_image, data, limits)

@@ -139,7 +139,10 @@ class Predictor:
         for request in requests:
             normalise_request(request.text)  # refused before anything is fetched
         image = await load_task_image(
-            self._fetcher, task.data.get(call.labelling.image_field), self._limits
+            self._fetcher,
+            task.data.get(call.labelling.image_field),
+            self._limits,
+            task.id if isinstance(task.id, int) else None,
         )
         waiting = [
             asyncio.wrap_future(
@@ -181,7 +184,11 @@ class Predictor:
     async def _wait_until_loaded(self) -> None:
         limit = min(self._settings.load_wait_s, self._settings.predict_deadline_s)
         until = self._clock() + limit
-        while self._model.state is ModelState.LOADING and self._clock() < until:
+        while (
+            self._model.state is ModelState.LOADING
+            and self._clock() < until
+            and not self.is_draining
+        ):
             await asyncio.sleep(min(_LOOK_S, limit))
         match self._model.state:
             case ModelState.LOADING:

@@ -37,9 +37,12 @@ def serve(
     It answers /health at once and predicts when /ready says so.
     """
     from backend.serve import serve as run
-    from backend.settings import load_settings
+    from backend.settings import check_exposure, load_settings
+    from segzero_ml.presets import get_preset
 
     settings = load_settings(host=host, port=port, preset=preset)
+    get_preset(settings.preset)
+    check_exposure(settings)
     check_port(settings.host, settings.port)
     run(settings)
 

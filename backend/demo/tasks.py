@@ -40,22 +40,6 @@ class Outcome:
     has_target: bool
 
 
-def choose(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """The first samples, as many of each kind as of any other.
-
-    Args:
-        samples: More than are needed, of all kinds.
-        count: How many to choose.
-    """
-    by_kind: dict[str, list[Sample]] = {}
-    for sample in samples:
-        by_kind.setdefault(sample.kind, []).append(sample)
-    chosen: list[Sample] = []
-    for rank in range(max(map(len, by_kind.values()), default=0)):
-        chosen += [group[rank] for group in by_kind.values() if rank < len(group)]
-    return chosen[:count]
-
-
 def import_samples(client: LabelStudio, project_id: int, samples: Sequence[Sample]) -> list[int]:
     """Upload the pictures and make a task of each, with its request; returns the task ids."""
     files = [(f"{_name(sample)}.png", _png(sample), "image/png") for sample in samples]

@@ -52,7 +52,7 @@ def files(scenes: list[Scene]) -> StudioFiles:
 
 @pytest.fixture(scope="session")
 def serve(tiny_pipeline: Pipeline, files: StudioFiles) -> Serve:
-    """Runs the backend on a port of its own: `with serve(load=..., **settings) as running`."""
+    """How to run a backend on a port of its own, for the time of a `with`."""
 
     @contextmanager
     def serving(
@@ -69,7 +69,7 @@ def serve(tiny_pipeline: Pipeline, files: StudioFiles) -> Serve:
                 time.sleep(0.01)
             port = server.servers[0].sockets[0].getsockname()[1]
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-                yield Running(server, client)
+                yield Running(server, app, client)
         finally:
             server.should_exit = True
             thread.join(30)

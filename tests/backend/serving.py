@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import httpx
+from fastapi import FastAPI
 from PIL import Image
 
 from backend.model_thread import Predicts
@@ -30,7 +31,7 @@ class Watched:
     """
 
     def __init__(
-        self, pipeline: Pipeline, before: Callable[[Sequence[str]], None] = lambda _: None
+        self, pipeline: Pipeline, before: Callable[[Sequence[str]], object] = lambda _: None
     ) -> None:
         self._pipeline = pipeline
         self._before = before
@@ -70,11 +71,13 @@ class Running:
 
     Args:
         server: The server itself.
+        app: What it serves.
         client: Calls it.
     """
 
-    def __init__(self, server: Server, client: httpx.Client) -> None:
+    def __init__(self, server: Server, app: FastAPI, client: httpx.Client) -> None:
         self.server = server
+        self.app = app
         self.client = client
 
     def post(self, path: str, body: object, **more: Any) -> httpx.Response:

@@ -205,7 +205,7 @@ def test_a_port_that_is_taken_is_named_with_a_remedy(run: Run) -> None:
 
 
 def test_serving_beyond_this_machine_needs_a_login(run: Run) -> None:
-    ran = run("serve", "--host", "0.0.0.0", "--port", 0)
+    ran = run("serve", "--host", "192.0.2.1", "--port", 0)
     assert ran.code == 1
     assert "SEGZERO_PASSWORD" in ran.err
 

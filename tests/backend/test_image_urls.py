@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import httpx
 import pytest
 from hypothesis import given
@@ -77,6 +79,14 @@ def test_other_hosts_never_get_the_token_and_are_trusted_only_by_name(
     assert found.is_trusted is is_trusted
 
 
+@pytest.mark.parametrize("uri", ["s3://bucket/a b/ä?#.png", "gs://b/a.png", "azure-blob://b/a.png"])
+def test_file_in_cloud_storage_is_asked_of_label_studio(uri: str) -> None:
+    found = first_target(uri, STUDIO, task_id=7)
+    assert found.is_label_studio
+    assert found.url.path == "/tasks/7/resolve/"
+    assert base64.urlsafe_b64decode(found.url.params["fileuri"]).decode() == uri
+
+
 def test_path_without_a_configured_label_studio_says_what_to_set() -> None:
     with pytest.raises(FetchError, match="SEGZERO_LABEL_STUDIO_URL"):
         first_target("/data/upload/1/a.png", BARE)
@@ -102,8 +112,8 @@ def test_path_without_a_configured_label_studio_says_what_to_set() -> None:
         ("/etc/../../passwd", "not an image file"),
         ("a.png", "must be a file in Label Studio"),
         ("javascript:alert(1)", "must be a file in Label Studio"),
-        ("s3://bucket/a.png", "Turn on pre-signed URLs"),
-        ("gs://bucket/a.png", "Turn on pre-signed URLs"),
+        ("s3://bucket/a.png", "must be a file in Label Studio"),
+        ("redis://bucket/a.png", "must be a file in Label Studio"),
         ("http://example/" + "a" * 9000, "too long"),
     ],
 )

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from segzero_ml.pipeline import Pipeline
 from segzero_ml.tiny.scenes import Scene
@@ -52,7 +51,7 @@ def test_health_and_setup_answer_while_the_model_works(
     serve: Serve, scenes: list[Scene], tiny_pipeline: Pipeline
 ) -> None:
     go = threading.Event()
-    pipeline = Watched(tiny_pipeline, lambda _: go.wait(20) and None)
+    pipeline = Watched(tiny_pipeline, lambda _: go.wait(20))
     with serve(lambda: pipeline) as running, ThreadPoolExecutor() as pool:
         pending = pool.submit(running.predict, task(0, request=naming(scenes[0])))
         wait_for(lambda: bool(pipeline.batches))
@@ -80,7 +79,7 @@ def test_annotator_is_served_before_the_rest_of_a_batch(
     serve: Serve, scenes: list[Scene], tiny_pipeline: Pipeline
 ) -> None:
     pipeline = Watched(tiny_pipeline, sleeping(0.2))
-    batch = [task(0, request=naming(scenes[0])) for _ in range(12)]
+    batch = [task(0, request=naming(scenes[0])) for _ in range(8)]
     with serve(lambda: pipeline, batch_size=1) as running, ThreadPoolExecutor() as pool:
         running.wait_until_ready()
         pending = pool.submit(running.predict, *batch)
@@ -88,14 +87,14 @@ def test_annotator_is_served_before_the_rest_of_a_batch(
         running.predict(task(1), typed=["the one I typed"])
         place = pipeline.batches.index(["the one I typed"])
         assert all(pending.result())
-    assert place < 8
+    assert place < 6
 
 
 def test_too_many_calls_are_told_when_to_come_back(
     serve: Serve, scenes: list[Scene], tiny_pipeline: Pipeline
 ) -> None:
     go = threading.Event()
-    pipeline = Watched(tiny_pipeline, lambda _: go.wait(20) and None)
+    pipeline = Watched(tiny_pipeline, lambda _: go.wait(20))
     call = predict_body(task(0, request=naming(scenes[0])))
     with serve(lambda: pipeline, max_calls=2) as running, ThreadPoolExecutor() as pool:
         pending = [pool.submit(running.post, "/predict", call) for _ in range(2)]
@@ -122,7 +121,7 @@ def test_signal_to_stop_makes_it_not_ready_and_ends_running_calls_in_time(
         pending = pool.submit(running.predict, *tasks)
         wait_for(lambda: len(pipeline.batches) >= 2)
         assert kept.get("/ready").status_code == 200
-        running.server.config.app.state.services.predictor.begin_drain()
+        running.app.state.services.predictor.begin_drain()
         draining = kept.get("/ready")
         assert (draining.status_code, draining.json()["status"]) == (503, "draining")
         assert kept.post("/predict", json=predict_body(task(0))).status_code == 503
@@ -147,17 +146,15 @@ def test_backend_that_is_stopped_while_the_model_loads_stops(
     assert time.monotonic() - started < 5
 
 
-def test_error_nobody_thought_of_shows_nothing_of_the_inside(running: Running) -> None:
-    app = running.server.config.app
-    assert isinstance(app, FastAPI)
+def test_error_nobody_thought_of_shows_nothing_of_the_inside(serve: Serve) -> None:
+    with serve() as running:
 
-    @app.get("/boom")
-    def boom() -> None:
-        raise ZeroDivisionError("secret inside")
+        @running.app.get("/boom")
+        def boom() -> None:
+            raise ZeroDivisionError("the inside")
 
-    reply = running.get("/boom")
+        reply = running.get("/boom")
     assert reply.status_code == 500
-    assert "inside" not in reply.text.replace("secret inside", "inside!")
     assert reply.json() == {"detail": "Internal error; the backend's log has it."}
 
 
