@@ -62,7 +62,7 @@ class Guard:
         if self._secret is None:
             self.check_login(request)
             return
-        given = request.headers.get(SECRET_HEADER, "").encode("utf-8", "surrogateescape")
+        given = request.headers.get(SECRET_HEADER, "").encode("latin-1")
         has_secret = hmac.compare_digest(given, self._secret)
         if not (has_secret or self._has_login(request)):
             raise HTTPException(401, f"The {SECRET_HEADER} header is missing or wrong.")

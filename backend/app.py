@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import httpx
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from backend.access import Guard
@@ -85,7 +85,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         services.predictor.begin_drain()
-        await asyncio.to_thread(services.model.stop, services.settings.drain_s)
+        await asyncio.to_thread(services.model.stop, services.predictor.drain_left_s)
         await services.fetcher.aclose()
 
 
@@ -102,10 +102,6 @@ def _add_error_replies(app: FastAPI) -> None:
         elif isinstance(error, UnavailableError):
             status, headers = 503, {"Retry-After": str(error.retry_after_s)}
         return JSONResponse({"detail": str(error)}, status, headers)
-
-    @app.exception_handler(HTTPException)
-    async def refused(_: Request, error: HTTPException) -> Response:
-        return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def unknown(_: Request, error: Exception) -> Response:

@@ -103,8 +103,8 @@ class ModelThread:
     def stop(self, timeout_s: float) -> None:
         """Cancel what is queued, and wait for the batch that runs.
 
-        A model cannot be interrupted; past the time limit the thread is left to end with
-        the process.
+        A model cannot be interrupted: past the time limit, or while it still loads, the
+        thread is left to end with the process.
         """
         with self._wake:
             self._stopping = True
@@ -114,7 +114,7 @@ class ModelThread:
             self._wake.notify_all()
         for job in queued:
             job.answer.cancel()
-        if self._thread.is_alive():
+        if self._thread.is_alive() and self.state is not ModelState.LOADING:
             self._thread.join(timeout_s)
         self.state = ModelState.STOPPED
 

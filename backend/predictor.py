@@ -69,6 +69,11 @@ class Predictor:
         """Whether the backend is about to stop."""
         return self._drain_until < math.inf
 
+    @property
+    def drain_left_s(self) -> float:
+        """Seconds until the backend is to have stopped; infinite while it is not draining."""
+        return max(0.0, self._drain_until - self._clock())
+
     def begin_drain(self) -> None:
         """Take no new calls and end the running ones within `drain_s`; safe in a signal handler."""
         if not self.is_draining:

@@ -1,4 +1,4 @@
-"""The endpoints of the wire protocol; see the table of calls in the README."""
+"""The endpoints of the wire protocol."""
 
 from __future__ import annotations
 

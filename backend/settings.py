@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Annotated, Any, Final, Self
 
 import httpx
@@ -124,6 +125,13 @@ class Settings(BaseSettings):
         if url.userinfo or url.query or url.fragment:
             raise ValueError("must not hold a user name, a query or a fragment")
         return str(url).rstrip("/")
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _check_webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+            raise ValueError("must be ASCII without spaces, as it travels in a header")
+        return value
 
     @model_validator(mode="after")
     def _check_pairs(self) -> Self:

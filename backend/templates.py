@@ -15,7 +15,13 @@ REQUEST_CONTROL: Final = "request"
 NOTES_CONTROL: Final = "notes"
 """Name of the TextArea that shows the model's reasons."""
 
+_COLUMNS: Final = "display: flex; gap: 1.5rem; align-items: flex-start"
+_PICTURE: Final = "flex: 3 1 0; min-width: 0"
+_BESIDE: Final = "flex: 2 1 0; min-width: 15rem"
+"""The reasons beside the picture: below a tall one nobody would see them."""
+
 _COLOURS: Final = (
+    "#e600e6",
     "#e6194b",
     "#3cb44b",
     "#4363d8",
@@ -46,30 +52,34 @@ def labelling_config(
     view = ElementTree.Element("View")
     if request_field is not None:
         ElementTree.SubElement(view, "Header", value=f"${request_field}")
+    columns = ElementTree.SubElement(view, "View", style=_COLUMNS)
+    picture = ElementTree.SubElement(columns, "View", style=_PICTURE)
     image = {"name": "image", "value": "$image", "zoom": "true", "zoomControl": "true"}
-    ElementTree.SubElement(view, "Image", image)
+    ElementTree.SubElement(picture, "Image", image)
+    beside = ElementTree.SubElement(columns, "View", style=_BESIDE)
     brush = {"name": "brush", "toName": "image", "smart": "true"}
-    brush_labels = ElementTree.SubElement(view, "BrushLabels", brush)
+    brush_labels = ElementTree.SubElement(beside, "BrushLabels", brush)
     for index, label in enumerate(labels):
         colour = _COLOURS[index % len(_COLOURS)]
         ElementTree.SubElement(brush_labels, "Label", value=label, background=colour)
+    notes = {
+        "name": NOTES_CONTROL,
+        "toName": "image",
+        "smart": "false",
+        "editable": "true",
+        "maxSubmissions": "1",
+        "rows": "3",
+        "placeholder": "The model's reasons appear here",
+    }
+    ElementTree.SubElement(beside, "TextArea", notes)
     prompt = {
         "name": REQUEST_CONTROL,
         "toName": "image",
         "smart": "true",
         "editable": "true",
         "rows": "1",
-        "placeholder": "Find something else: describe it and press Enter",
+        "placeholder": "Find something else: describe it, press Enter",
     }
-    ElementTree.SubElement(view, "TextArea", prompt)
-    notes = {
-        "name": NOTES_CONTROL,
-        "toName": "image",
-        "smart": "false",
-        "editable": "true",
-        "rows": "3",
-        "placeholder": "The model's reasons appear here",
-    }
-    ElementTree.SubElement(view, "TextArea", notes)
+    ElementTree.SubElement(beside, "TextArea", prompt)
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode")

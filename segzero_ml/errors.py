@@ -16,9 +16,14 @@ SegZeroError
 │   └── RemoteReasonerError   the remote reasoning server failed
 ├── FetchError                an image could not be fetched
 │   └── ForbiddenAddressError the address is not allowed to be fetched
-└── LabelStudioError          Label Studio failed or refused
-    ├── LabelStudioUnreachableError  nothing answers at its address
-    └── LabelStudioAuthError         the token is wrong, expired or not permitted
+├── LabelStudioError          Label Studio failed or refused
+│   ├── LabelStudioUnreachableError  nothing answers at its address
+│   └── LabelStudioAuthError         the token is wrong, expired or not permitted
+└── QueueError                corrections cannot be kept or passed on
+    ├── StoreError            Redis does not start, answer, or take what is written
+    ├── SpoolError            the spool on disk cannot be read or written
+    │   └── SpoolFullError    the spool has no room left
+    └── JobError              a job is not known, not allowed, or failed
 ```
 
 Foreign errors (httpx, Pillow, safetensors, ...) are translated once, where the
@@ -112,3 +117,23 @@ class LabelStudioUnreachableError(LabelStudioError):
 
 class LabelStudioAuthError(LabelStudioError):
     """The token is wrong, expired or not permitted."""
+
+
+class QueueError(SegZeroError):
+    """Corrections cannot be kept or passed on."""
+
+
+class StoreError(QueueError):
+    """Redis does not start, answer, or take what is written."""
+
+
+class SpoolError(QueueError):
+    """The spool on disk cannot be read or written."""
+
+
+class SpoolFullError(SpoolError):
+    """The spool has no room left."""
+
+
+class JobError(QueueError):
+    """A job is not known, not allowed, or failed."""

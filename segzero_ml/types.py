@@ -54,22 +54,27 @@ class Box:
             raise GeometryError(f"The corners of a box are swapped: {self.as_tuple()}.")
 
     def as_tuple(self) -> tuple[float, float, float, float]:
+        """(x1, y1, x2, y2)."""
         return (self.x1, self.y1, self.x2, self.y2)
 
     @property
     def width(self) -> float:
+        """From left to right; at least 0."""
         return self.x2 - self.x1
 
     @property
     def height(self) -> float:
+        """From top to bottom; at least 0."""
         return self.y2 - self.y1
 
     @property
     def area(self) -> float:
+        """Width times height."""
         return self.width * self.height
 
     @property
     def center(self) -> Point:
+        """The point in the middle."""
         return Point((self.x1 + self.x2) / 2, (self.y1 + self.y2) / 2)
 
 

@@ -108,7 +108,7 @@ def test_importing_the_packages_does_nothing() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert result.returncode == 0, result.stderr

@@ -30,6 +30,8 @@ class LoopOptions:
         average: Decay of the running average of the weights.
         clip: Largest norm of the gradient.
         log_every: Steps between printed lines.
+        slow_part: Start of the names of parameters that learn more slowly; "" for none.
+        slow_rate: Their share of the learning rate.
     """
 
     steps: int
@@ -41,6 +43,8 @@ class LoopOptions:
     average: float = 0.995
     clip: float = 1.0
     log_every: int = 50
+    slow_part: str = ""
+    slow_rate: float = 0.3
 
 
 def run_loop(model: Any, step: Step, options: LoopOptions) -> Any:
@@ -69,7 +73,7 @@ def run_loop(model: Any, step: Step, options: LoopOptions) -> Any:
         seen: dict[str, float] = {}
         for index in range(first, options.steps):
             for group in optimizer.param_groups:
-                group["lr"] = _rate(index, options)
+                group["lr"] = group["share"] * _rate(index, options)
             with torch.autocast("cpu", torch.bfloat16):
                 loss, figures = step(index)
             optimizer.zero_grad(set_to_none=True)
@@ -89,11 +93,18 @@ def run_loop(model: Any, step: Step, options: LoopOptions) -> Any:
 
 
 def _optimizer(model: Any, options: LoopOptions) -> torch.optim.AdamW:
-    trained = [p for p in model.parameters() if p.requires_grad]
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        slow = bool(options.slow_part) and name.startswith(options.slow_part)
+        groups.setdefault((parameter.ndim > 1, slow), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+            {
+                "params": parameters,
+                "weight_decay": options.weight_decay if matrix else 0.0,
+                "share": options.slow_rate if slow else 1.0,
+            }
+            for (matrix, slow), parameters in groups.items()
         ],
         lr=options.learning_rate,
         betas=(0.9, 0.98),

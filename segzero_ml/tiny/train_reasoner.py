@@ -40,7 +40,7 @@ class ReasonerOptions:
         requests: Requests a scene.
         compiled: Whether the language model is compiled: a minute once, then a third faster.
         seeing: The first stage's loop.
-        answering: The second stage's loop.
+        answering: The second stage's loop; what the vision tower knows changes slowly in it.
     """
 
     scenes: int = 24_000
@@ -49,7 +49,9 @@ class ReasonerOptions:
     requests: int = 4
     compiled: bool = True
     seeing: LoopOptions = field(default_factory=lambda: LoopOptions(1000, 1e-3))
-    answering: LoopOptions = field(default_factory=lambda: LoopOptions(3000, 1e-3))
+    answering: LoopOptions = field(
+        default_factory=lambda: LoopOptions(3000, 1e-3, slow_part="model.model.visual.")
+    )
 
 
 def train_reasoner(

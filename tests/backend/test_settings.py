@@ -45,6 +45,8 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SEGZERO_PORT", "http"),
         ("SEGZERO_MAX_IMAGE_PIXELS", "0"),
         ("SEGZERO_FETCH_TIMEOUT_S", "-1"),
+        ("SEGZERO_WEBHOOK_SECRET", "two secret words"),
+        ("SEGZERO_WEBHOOK_SECRET", "secr\u00e9t"),
         ("SEGZERO_LABEL_STUDIO_URL", "label-studio:8080"),
         ("SEGZERO_LABEL_STUDIO_URL", "ftp://label-studio"),
         ("SEGZERO_LABEL_STUDIO_URL", "http://user:secret@label-studio"),

@@ -1,0 +1,107 @@
+"""What an annotator sees: a headless Chromium opens a pre-annotated task."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from backend.demo.tasks import note_of
+from backend.label_studio_models import Task
+from tests.e2e.world import Prepared, Studio
+
+WAIT_S = 180
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--force-device-scale-factor=1",
+    "--window-size=1440,1043",
+)
+REGION = ".lsf-outliner-item__title"
+EYE = "[aria-label='Hide all regions'], [data-testid='hide-all-regions-button']"
+
+
+def found(*names: str) -> str:
+    path = next((path for name in names if (path := shutil.which(name))), None)
+    if path is None:
+        pytest.skip(f"needs {names[0]} (Debian: apt-get install chromium chromium-driver)")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """Chromium, signed in to Label Studio."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = found("chromium", "chromium-browser", "google-chrome")
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    service = webdriver.ChromeService(found("chromedriver"))
+    driver = webdriver.Chrome(options=options, service=service)
+    try:
+        driver.get(f"{studio.url}/user/login/")
+        driver.find_element(By.NAME, "email").send_keys(studio.login.email)
+        driver.find_element(By.NAME, "password").send_keys(studio.login.password)
+        driver.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
+        WebDriverWait(driver, WAIT_S).until(lambda d: "/user/login" not in d.current_url)
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def task(prepared: Prepared) -> Task:
+    """The task with the best score among those with exactly one mask."""
+    single = [task for task in prepared.tasks if len(regions(task)) == 1]
+    return max(single, key=lambda task: task.predictions[0].score or 0.0)
+
+
+def regions(task: Task) -> list[dict[str, object]]:
+    return [item for item in task.predictions[0].result if item["type"] == "brushlabels"]
+
+
+def open_task(browser: webdriver.Chrome, studio: Studio, prepared: Prepared, task: Task) -> None:
+    browser.get(f"{studio.url}/projects/{prepared.project_id}/data?task={task.id}")
+    WebDriverWait(browser, WAIT_S).until(lambda d: d.find_elements(By.CSS_SELECTOR, REGION))
+    WebDriverWait(browser, WAIT_S).until(lambda d: picture(d) is not None)
+
+
+def picture(browser: webdriver.Chrome) -> WebElement | None:
+    """The picture in the editor, once it is drawn."""
+    for image in browser.find_elements(
+        By.CSS_SELECTOR, ".lsf-main-content img, .lsf-main-view img"
+    ):
+        if image.size["width"] > 100 and browser.execute_script(
+            "return arguments[0].complete && arguments[0].naturalWidth > 0", image
+        ):
+            return image
+    return None
+
+
+def screenshot(browser: webdriver.Chrome) -> Image.Image:
+    return Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+
+
+def test_the_page_shows_the_region_its_score_and_the_note(
+    browser: webdriver.Chrome, studio: Studio, prepared: Prepared, task: Task
+) -> None:
+    open_task(browser, studio, prepared, task)
+    titles = [item.text for item in browser.find_elements(By.CSS_SELECTOR, REGION)]
+    assert titles == ["Object"]
+    text = browser.find_element(By.TAG_NAME, "body").text
+    assert note_of(task.predictions[0]) in text
+    assert prepared.samples[prepared.tasks.index(task)].request in text
+    assert f"{regions(task)[0]['score']:.2f}" in text
