@@ -10,9 +10,11 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-# Few threads by default: the tests start several processes, each with its own pool.
-export OMP_NUM_THREADS ?= 2
-export MKL_NUM_THREADS ?= 2
+# One thread each by default: the tests start several processes, and pools that outnumber the
+# cores wait for each other many times longer than they compute.
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export ARGS
 

@@ -94,9 +94,10 @@ class Settings(BaseSettings):
         default=64 * _MIB, ge=1024, description="Largest body of a call to the backend, in bytes."
     )
     drain_s: float = Field(
-        default=20.0,
+        default=8.0,
         ge=0,
-        description="Seconds that running predictions get to finish at shutdown.",
+        description="Seconds that running predictions get to finish at shutdown; Docker kills "
+        "after 10 s.",
     )
 
     @field_validator("allowed_hosts", "request_fields", mode="before")

@@ -8,16 +8,36 @@ corrections are kept, and `choose_target` says which one is learnt from.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, fields
+from datetime import UTC
 from enum import StrEnum
 from typing import Any, Final
 
 from segzero_ml import masks
+from segzero_ml.checks import (
+    MAX_NAME_LENGTH,
+    check_id,
+    check_keys,
+    check_list,
+    check_number,
+    check_sha256,
+    check_text,
+    read_time,
+)
 from segzero_ml.errors import InputError
+from segzero_ml.revisions import CorrectionKey, Revision
 from segzero_ml.types import ImageSize, Rle
+
+__all__ = [
+    "FORMAT",
+    "Correction",
+    "CorrectionKey",
+    "LabelledSegment",
+    "Revision",
+    "Verdict",
+    "choose_target",
+]
 
 FORMAT: Final = 1
 """Version of the JSON form."""
@@ -25,14 +45,12 @@ FORMAT: Final = 1
 MAX_SEGMENTS: Final = 1000
 """Segments of a correction, predicted and corrected each."""
 
-MAX_REQUESTS: Final = 100
+MAX_REQUESTS: Final = 1000
 MAX_REQUEST_LENGTH: Final = 10_000
 MAX_NOTE_LENGTH: Final = 20_000
 MAX_REFERENCE_LENGTH: Final = 8192
-MAX_NAME_LENGTH: Final = 500
 
-_MAX_ID: Final = 2**63 - 1
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_KEY_AND_REVISION: Final = {"label_studio", "project", "annotation", "updated_at", "content_hash"}
 
 
 class Verdict(StrEnum):
@@ -45,54 +63,13 @@ class Verdict(StrEnum):
     DRAWN_BY_HAND = "drawn_by_hand"
 
 
-@dataclass(frozen=True, slots=True)
-class CorrectionKey:
-    """Which annotation a correction is of.
-
-    Args:
-        label_studio: Which Label Studio: a name that stays the same, such as its address.
-        project: Id of the project.
-        annotation: Id of the annotation.
-
-    Raises:
-        InputError: The name is blank, too long or not printable, or an id is no whole
-            number above 0.
-    """
-
-    label_studio: str
-    project: int
-    annotation: int
-
-    def __post_init__(self) -> None:
-        _check_text("label_studio", self.label_studio, MAX_NAME_LENGTH, may_be_blank=False)
-        if not self.label_studio.isprintable():
-            raise InputError("The label_studio of a correction must be printable.")
-        _check_id("project", self.project)
-        _check_id("annotation", self.annotation)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Revision:
-    """Which state of an annotation; the greater one is newer.
-
-    Label Studio's clock decides. States with the same time are told apart by their content,
-    so that everybody picks the same one.
-
-    Args:
-        updated_at: When Label Studio saved the annotation; with a time zone.
-        content_hash: SHA-256 of what counts in the annotation, 64 small hexadecimal digits.
-
-    Raises:
-        InputError: The time has no zone, or the hash is no SHA-256.
-    """
-
-    updated_at: datetime
-    content_hash: str
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.updated_at, datetime) or self.updated_at.utcoffset() is None:
-            raise InputError("The updated_at of a correction must be a time with its zone.")
-        _check_sha256("content_hash", self.content_hash)
+_SEGMENTS_OF: Final = {  # whether anything is predicted, and whether anything is true
+    Verdict.ACCEPTED: {(True, True), (False, False)},
+    Verdict.EDITED: {(True, True), (False, True)},
+    Verdict.REJECTED: {(True, True), (False, True)},
+    Verdict.NOTHING_HERE: {(True, False), (False, False)},
+    Verdict.DRAWN_BY_HAND: {(False, True)},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +87,8 @@ class LabelledSegment:
     request: str
 
     def __post_init__(self) -> None:
-        _check_text("label", self.label, MAX_NAME_LENGTH)
-        _check_text("request", self.request, MAX_REQUEST_LENGTH, may_be_blank=False)
+        check_text("label", self.label, MAX_NAME_LENGTH)
+        check_text("request", self.request, MAX_REQUEST_LENGTH, may_be_blank=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,22 +141,22 @@ class Correction:
     ground_truth: bool = False
 
     def __post_init__(self) -> None:
-        _check_id("task", self.task)
-        _check_text("image", self.image, MAX_REFERENCE_LENGTH, may_be_blank=False)
+        check_id("task", self.task)
+        check_text("image", self.image, MAX_REFERENCE_LENGTH, may_be_blank=False)
         if self.image_sha256 is not None:
-            _check_sha256("image_sha256", self.image_sha256)
+            check_sha256("image_sha256", self.image_sha256)
         _check_requests(self.requests)
         for what, segments in (("predicted", self.predicted), ("corrected", self.corrected)):
             _check_segments(what, segments, self.size, self.requests)
-        _check_text("note_shown", self.note_shown, MAX_NOTE_LENGTH)
-        _check_text("note_edited", self.note_edited, MAX_NOTE_LENGTH)
+        check_text("note_shown", self.note_shown, MAX_NOTE_LENGTH)
+        check_text("note_edited", self.note_edited, MAX_NOTE_LENGTH)
         _check_verdict(self.verdict, self.predicted, self.corrected)
-        _check_number("edit_iou", self.edit_iou, 1.0)
-        _check_number("lead_time_s", self.lead_time_s, math.inf)
+        check_number("edit_iou", self.edit_iou, 1.0)
+        check_number("lead_time_s", self.lead_time_s, math.inf)
         if self.model_version is not None:
-            _check_text("model_version", self.model_version, MAX_NAME_LENGTH, may_be_blank=False)
+            check_text("model_version", self.model_version, MAX_NAME_LENGTH, may_be_blank=False)
         if self.annotator is not None:
-            _check_id("annotator", self.annotator)
+            check_id("annotator", self.annotator)
         if not isinstance(self.ground_truth, bool):
             raise InputError("The ground_truth of a correction must be true or false.")
 
@@ -191,6 +168,45 @@ class Correction:
     def truth(self, request: str) -> tuple[Rle, ...]:
         """True masks of one of the requests; without any, nothing here matches it."""
         return tuple(one.rle for one in self.corrected if one.request == request)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form: dicts, lists, text, numbers, booleans and None; the time in UTC."""
+        return {
+            "format": FORMAT,
+            "label_studio": self.key.label_studio,
+            "project": self.key.project,
+            "annotation": self.key.annotation,
+            "updated_at": self.revision.updated_at.astimezone(UTC).isoformat(),
+            "content_hash": self.revision.content_hash,
+            **{name: getattr(self, name) for name in _names()},
+            "size": None if self.size is None else [self.size.height, self.size.width],
+            "requests": list(self.requests),
+            "predicted": [_segment_to_json(one) for one in self.predicted],
+            "corrected": [_segment_to_json(one) for one in self.corrected],
+            "verdict": self.verdict.value,
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> Correction:
+        """Read the JSON form; the text of the masks is checked when they are decoded.
+
+        Raises:
+            InputError: Of another format, a key is missing or unknown, or a value is not
+                what it must be.
+        """
+        found = value.get("format") if isinstance(value, dict) else None
+        if type(found) is not int or found != FORMAT:
+            raise InputError(f"This is no correction in format {FORMAT}.")
+        read = check_keys("A correction", value, {"format", *_KEY_AND_REVISION, *_names()})
+        plain = {name: read[name] for name in _names()}
+        plain["size"] = _size(read["size"])
+        plain["requests"] = tuple(check_list("requests", read["requests"], MAX_REQUESTS))
+        plain["predicted"] = _segments("predicted", read["predicted"])
+        plain["corrected"] = _segments("corrected", read["corrected"])
+        plain["verdict"] = _verdict(read["verdict"])
+        key = CorrectionKey(read["label_studio"], read["project"], read["annotation"])
+        saved = read_time("updated_at", read["updated_at"])
+        return cls(key=key, revision=Revision(saved, read["content_hash"]), **plain)
 
 
 def choose_target(corrections: Iterable[Correction]) -> Correction | None:
@@ -219,29 +235,74 @@ def choose_target(corrections: Iterable[Correction]) -> Correction | None:
     )
 
 
-def to_json(correction: Correction) -> dict[str, Any]:
-    """The JSON form, made of dicts, lists, text, numbers, booleans and None; times in UTC."""
-    size = correction.size
+def _names() -> list[str]:
+    """Fields that are keys of the JSON form by their own name."""
+    return [one.name for one in fields(Correction) if one.name not in ("key", "revision")]
+
+
+def _segment_to_json(segment: LabelledSegment) -> dict[str, Any]:
     return {
-        "format": FORMAT,
-        "label_studio": correction.key.label_studio,
-        "project": correction.key.project,
-        "annotation": correction.key.annotation,
-        "updated_at": correction.revision.updated_at.astimezone(UTC).isoformat(),
-        "content_hash": correction.revision.content_hash,
-        "task": correction.task,
-        "image": correction.image,
-        "image_sha256": correction.image_sha256,
-        "size": None if size is None else [size.height, size.width],
-        "requests": list(correction.requests),
-        "predicted": [_segment_to_json(one) for one in correction.predicted],
-        "corrected": [_segment_to_json(one) for one in correction.corrected],
-        "note_shown": correction.note_shown,
-        "note_edited": correction.note_edited,
-        "verdict": correction.verdict.value,
-        "edit_iou": correction.edit_iou,
-        "lead_time_s": correction.lead_time_s,
-        "model_version": correction.model_version,
-        "annotator": correction.annotator,
-        "ground_truth": correction.ground_truth,
+        "label": segment.label,
+        "request": segment.request,
+        "mask": masks.to_json(segment.rle),
     }
+
+
+def _segments(name: str, value: object) -> tuple[LabelledSegment, ...]:
+    found = []
+    for one in check_list(name, value, MAX_SEGMENTS):
+        check_keys(f"A segment of {name}", one, {"label", "request", "mask"})
+        found.append(LabelledSegment(masks.from_json(one["mask"]), one["label"], one["request"]))
+    return tuple(found)
+
+
+def _size(value: object) -> ImageSize | None:
+    if value is None:
+        return None
+    sides = check_list("size", value, 2)
+    if len(sides) != 2 or not all(type(side) is int for side in sides):
+        raise InputError("size must be two whole numbers: [height, width].")
+    return ImageSize(width=sides[1], height=sides[0])
+
+
+def _verdict(value: object) -> Verdict:
+    try:
+        return Verdict(value)  # type: ignore[arg-type]
+    except ValueError:
+        raise InputError(f"There is no verdict {str(value)[:50]!r}.") from None
+
+
+def _check_requests(requests: tuple[str, ...]) -> None:
+    if not 1 <= len(requests) <= MAX_REQUESTS:
+        raise InputError(f"A correction needs 1 to {MAX_REQUESTS} requests.")
+    for request in requests:
+        check_text("request", request, MAX_REQUEST_LENGTH, may_be_blank=False)
+    if len(set(requests)) < len(requests):
+        raise InputError("A correction has the same request twice.")
+
+
+def _check_segments(
+    name: str,
+    segments: tuple[LabelledSegment, ...],
+    size: ImageSize | None,
+    requests: tuple[str, ...],
+) -> None:
+    if len(segments) > MAX_SEGMENTS:
+        raise InputError(f"{name} holds {len(segments)} segments; the limit is {MAX_SEGMENTS}.")
+    for segment in segments:
+        if size is None or (segment.rle.width, segment.rle.height) != (size.width, size.height):
+            raise InputError(f"A mask of {name} is not of the image's size.")
+        if segment.request not in requests:
+            raise InputError(f"A segment of {name} answers a request that was not made.")
+
+
+def _check_verdict(
+    verdict: Verdict,
+    predicted: tuple[LabelledSegment, ...],
+    corrected: tuple[LabelledSegment, ...],
+) -> None:
+    if (bool(predicted), bool(corrected)) not in _SEGMENTS_OF[verdict]:
+        raise InputError(
+            f"The verdict {verdict.value} contradicts {len(predicted)} predicted and "
+            f"{len(corrected)} corrected segments."
+        )

@@ -115,11 +115,12 @@ def _print(report: dict[str, Any]) -> None:
     console = stdout()
     console.print(table)
     console.print(
-        f"{report['model_version']}, {report['convention']} convention, "
-        f"{_figure(report['seconds_median'])} s a request (median); score against IoU: "
-        f"Spearman {_figure(report['score_spearman'])}, AUROC {_figure(report['score_auroc'])}",
+        f"Model {report['model_version']}, {_figure(report['seconds_median'])} s a request "
+        f"(median). Score against IoU: Spearman {_figure(report['score_spearman'])}, AUROC "
+        f"{_figure(report['score_auroc'])}.",
         style="dim",
     )
+    console.print(f"Convention {report['convention']}.", style="dim")
 
 
 def _figure(value: float | None) -> str:

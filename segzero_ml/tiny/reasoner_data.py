@@ -25,14 +25,16 @@ from segzero_ml.tiny.scenes import COLOURS, SHAPES, SceneObject
 from segzero_ml.types import Answer, AnswerObject, Box, ImageSize, Point
 
 KIND_SHARES = {
-    "attribute": 0.16,
-    "superlative": 0.18,
-    "relation": 0.14,
+    "attribute": 0.10,
+    "superlative": 0.20,
+    "relation": 0.17,
     "exclusion": 0.10,
-    "plural": 0.18,
-    "absent": 0.12,
-    "implicit": 0.12,
+    "plural": 0.14,
+    "absent": 0.19,
+    "implicit": 0.10,
 }
+"""How often each kind is asked; the harder ones more often."""
+
 IGNORED = -100
 USUAL_LENGTH, GREATEST_LENGTH = 88, 152
 """Tokens a request and its answer may take together, in most batches and in the others."""

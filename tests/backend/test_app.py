@@ -17,7 +17,7 @@ from segzero_ml.masks import iou, union
 from segzero_ml.pipeline import Pipeline
 from segzero_ml.tiny.scenes import Scene
 from segzero_ml.types import BoolMask
-from tests.backend.serving import CONFIG, Running, Serve, naming, task
+from tests.backend.serving import CONFIG, Running, Serve, Watched, naming, task
 
 LabelInterface: Any = _LabelInterface  # its methods are without types
 
@@ -45,6 +45,7 @@ def test_requests_of_tasks_become_masks_with_notes(
         assert interface.validate_prediction(prediction, return_errors=True) == []
         assert prediction["model_version"] == tiny_pipeline.model_version
         assert 0 <= prediction["score"] <= 1
+        assert notes_of(prediction)
         assert all(notes_of(prediction))
     overlaps = [
         iou(mask_of(prediction, scene), scene.masks[0])
@@ -64,11 +65,15 @@ def test_each_label_is_a_request_where_there_is_none(running: Running, scenes: l
 
 
 def test_request_typed_by_the_annotator_goes_before_the_one_of_the_task(
-    running: Running, scenes: list[Scene]
+    serve: Serve, scenes: list[Scene], tiny_pipeline: Pipeline
 ) -> None:
-    typed = running.predict(task(0, request=naming(scenes[0])), typed=[naming(scenes[0], 1)])
-    same = running.predict(task(0, request=naming(scenes[0], 1)))
-    assert np.array_equal(mask_of(typed[0], scenes[0]), mask_of(same[0], scenes[0]))
+    pipeline = Watched(tiny_pipeline)
+    with serve(lambda: pipeline) as running:
+        (prediction,) = running.predict(
+            task(0, request=naming(scenes[0])), typed=["older", naming(scenes[0], 1)]
+        )
+    assert pipeline.batches == [[naming(scenes[0], 1)]]
+    assert notes_of(prediction)
 
 
 def test_interactive_call_without_anything_typed_changes_nothing(

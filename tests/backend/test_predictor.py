@@ -37,7 +37,7 @@ def test_what_is_finished_at_the_deadline_is_returned_and_the_rest_is_skipped(
         results = running.predict(*tasks)
         seconds = time.monotonic() - started
         answered = [bool(result) for result in results]
-        assert 3 <= seconds < 4.5
+        assert 3 <= seconds < 8
         assert answered == sorted(answered, reverse=True)  # the first ones, in order
         assert 1 <= sum(answered) < 10
         # What nobody waits for any more is not worked on.
@@ -128,7 +128,7 @@ def test_signal_to_stop_makes_it_not_ready_and_ends_running_calls_in_time(
         started = time.monotonic()
         running.server.handle_exit(15, None)
         results = pending.result()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 10
         assert results[0]
         assert results[-1] == []
 
@@ -143,7 +143,7 @@ def test_backend_that_is_stopped_while_the_model_loads_stops(
     started = time.monotonic()
     with serve(load, drain_s=0.1) as running:
         running.get("/health")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
 
 
 def test_error_nobody_thought_of_shows_nothing_of_the_inside(serve: Serve) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import shutil
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from backend.demo.tasks import note_of
@@ -32,7 +33,13 @@ FLAGS = (
     "--window-size=1440,1043",
 )
 REGION = ".lsf-outliner-item__title"
-EYE = "[aria-label='Hide all regions'], [data-testid='hide-all-regions-button']"
+PICTURE = ".lsf-image img"
+HIDE_ALL = "button[aria-label='Hide all regions']"
+IS_DRAWN = """
+const image = document.querySelector(arguments[0]);
+return image !== null && image.complete && image.naturalWidth > 0;
+"""
+SHOW_ALL = "button[aria-label='Show all regions']"
 
 
 def found(*names: str) -> str:
@@ -69,30 +76,24 @@ def task(prepared: Prepared) -> Task:
     return max(single, key=lambda task: task.predictions[0].score or 0.0)
 
 
-def regions(task: Task) -> list[dict[str, object]]:
+def regions(task: Task) -> list[dict[str, Any]]:
     return [item for item in task.predictions[0].result if item["type"] == "brushlabels"]
 
 
 def open_task(browser: webdriver.Chrome, studio: Studio, prepared: Prepared, task: Task) -> None:
     browser.get(f"{studio.url}/projects/{prepared.project_id}/data?task={task.id}")
-    WebDriverWait(browser, WAIT_S).until(lambda d: d.find_elements(By.CSS_SELECTOR, REGION))
-    WebDriverWait(browser, WAIT_S).until(lambda d: picture(d) is not None)
+    wait = WebDriverWait(browser, WAIT_S)
+    wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, REGION))
+    wait.until(lambda d: d.execute_script(IS_DRAWN, PICTURE))
 
 
-def picture(browser: webdriver.Chrome) -> WebElement | None:
-    """The picture in the editor, once it is drawn."""
-    for image in browser.find_elements(
-        By.CSS_SELECTOR, ".lsf-main-content img, .lsf-main-view img"
-    ):
-        if image.size["width"] > 100 and browser.execute_script(
-            "return arguments[0].complete && arguments[0].naturalWidth > 0", image
-        ):
-            return image
-    return None
-
-
-def screenshot(browser: webdriver.Chrome) -> Image.Image:
-    return Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+def picture_pixels(browser: webdriver.Chrome) -> NDArray[np.int16]:
+    """The part of the window that shows the picture, (height, width, 3)."""
+    box = browser.find_element(By.CSS_SELECTOR, PICTURE).rect
+    left, top = round(box["x"]), round(box["y"])
+    area = (left, top, left + round(box["width"]), top + round(box["height"]))
+    shot = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+    return np.asarray(shot.crop(area), dtype=np.int16)
 
 
 def test_the_page_shows_the_region_its_score_and_the_note(
@@ -105,3 +106,36 @@ def test_the_page_shows_the_region_its_score_and_the_note(
     assert note_of(task.predictions[0]) in text
     assert prepared.samples[prepared.tasks.index(task)].request in text
     assert f"{regions(task)[0]['score']:.2f}" in text
+
+
+def test_the_picture_shows_the_mask_where_it_is(
+    browser: webdriver.Chrome, studio: Studio, prepared: Prepared, task: Task
+) -> None:
+    open_task(browser, studio, prepared, task)
+    shown = settled(browser)
+    browser.find_element(By.CSS_SELECTOR, HIDE_ALL).click()
+    wait = WebDriverWait(browser, WAIT_S)
+    wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, SHOW_ALL))
+    hidden = settled(browser)
+    changed: BoolMask = (np.abs(shown - hidden) > 12).any(axis=2)
+    assert masks.iou(changed, expected(prepared, task, changed)) > 0.7
+
+
+def settled(browser: webdriver.Chrome) -> NDArray[np.int16]:
+    """The picture once two looks at it are the same."""
+    before = picture_pixels(browser)
+    for _ in range(60):
+        time.sleep(0.5)
+        now = picture_pixels(browser)
+        if now.shape == before.shape and np.array_equal(now, before):
+            return now
+        before = now
+    raise AssertionError("the picture does not come to rest")
+
+
+def expected(prepared: Prepared, task: Task, like: BoolMask) -> BoolMask:
+    """The predicted mask in the size that the window shows it."""
+    original = prepared.samples[prepared.tasks.index(task)].image()
+    mask = predicted_mask(task.predictions[0], ImageSize(original.width, original.height))
+    height, width = like.shape
+    return np.asarray(Image.fromarray(mask).resize((width, height))) > 0

@@ -5,9 +5,8 @@ from __future__ import annotations
 import statistics
 
 import numpy as np
-import pytest
 from label_studio_sdk.converter.brush import decode_rle
-from label_studio_sdk.label_interface import LabelInterface
+from label_studio_sdk.label_interface.interface import LabelInterface
 
 from backend.connect import connect
 from backend.demo.tasks import import_samples, note_of, retrieve_all
@@ -95,9 +94,8 @@ def test_a_submitted_correction_remembers_what_was_predicted(
     assert backend.child.exit_code is None
 
 
-@pytest.mark.parametrize("kind", ["personal"])
 def test_pictures_are_read_with_a_personal_access_token(
-    studio: Studio, client: LabelStudio, start_backend_with: StartBackend, kind: str
+    studio: Studio, client: LabelStudio, start_backend_with: StartBackend
 ) -> None:
     token = client.create_personal_token().get_secret_value()
     backend = start_backend_with(token)

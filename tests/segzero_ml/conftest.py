@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +332,15 @@ def _with_answers(reasoner: LocalReasoner, inputs: Any, texts: Sequence[str]) ->
     kinds = inputs["mm_token_type_ids"]
     inputs["mm_token_type_ids"] = torch.cat([kinds, torch.zeros_like(target)], dim=1)
     return inputs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Several threads only wait for one another on models this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def teach(path: Path) -> None:

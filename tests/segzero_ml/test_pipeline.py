@@ -53,7 +53,7 @@ def load(reasoner: Path, segmenter: Path, frame: FrameKind = RESIZED) -> Pipelin
     ("family", "frame", "seen"),
     [
         ("taught_qwen25_dir", Squash(112), Frame(112, 112)),
-        ("taught_qwen25_dir", RESIZED, Frame(140, 56)),
+        ("taught_qwen25_dir", RESIZED, Frame(168, 56)),
         ("taught_qwen3_dir", THOUSAND, Frame(1000, 1000)),
     ],
 )
@@ -108,7 +108,7 @@ def test_the_segmenter_is_given_the_box_and_the_point(
 def test_what_fails_is_told_in_its_place_and_leaves_the_others_alone(
     taught_qwen25_dir: Path, segmenter_dir: Path, picture: Picture
 ) -> None:
-    pipeline = load(taught_qwen25_dir, segmenter_dir)
+    pipeline = load(taught_qwen25_dir, segmenter_dir, Squash(112))
     requests = ["", "the mug", "x" * 10_000, "say nonsense", "a whale", "every plate on it"]
     predictions = pipeline.predict(
         [picture(90, 70, seed) for seed in range(6)], requests, batch_size=4

@@ -1,0 +1,259 @@
+"""From an annotation of Label Studio to a correction, or to the reason why it is none.
+
+An annotation reads the same from a webhook and from the API. Nothing here touches the
+network: whoever calls fetches the task and its predictions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from backend.answered import answered
+from backend.labelling import Labelling
+from backend.regions import (
+    has_other_shapes,
+    notes_of,
+    read_regions,
+    read_results,
+    size_of,
+    typed_text,
+)
+from backend.verdicts import judge
+from segzero_ml.checks import MAX_NAME_LENGTH, check_id, read_time
+from segzero_ml.corrections import (
+    MAX_REFERENCE_LENGTH,
+    Correction,
+    CorrectionKey,
+    Revision,
+)
+from segzero_ml.errors import InputError
+from segzero_ml.types import ImageSize
+
+_HASHED: Final = ("result", "was_cancelled", "ground_truth", "lead_time")
+_MAX_SECONDS: Final = 1e9
+
+
+class Reason(StrEnum):
+    """Why an annotation is no correction."""
+
+    SKIPPED = "The annotator skipped the task, which says nothing about what is true."
+    NO_REQUEST = "Nobody asked for anything: the task has no request and none was typed."
+    NO_MASK = "It holds points or lines only, which show an object without its mask."
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which annotation, in which state, of which task."""
+
+    key: CorrectionKey
+    revision: Revision
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoCorrection:
+    """An annotation that teaches nothing in this state; an earlier state of it is void."""
+
+    identity: Identity
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What is known of a task's image once it was fetched: its upright size, its file's hash."""
+
+    size: ImageSize
+    sha256: str
+
+
+def identify(annotation: Mapping[str, Any], task: Mapping[str, Any], label_studio: str) -> Identity:
+    """Which annotation this is, and how new.
+
+    The revision's hash is over what the annotator can change: the result, whether it was
+    skipped, whether it is ground truth, and the lead time. What Label Studio itself clears
+    later, such as the link to a prediction that was deleted, makes no new revision.
+
+    Args:
+        annotation: As in a webhook or from the API.
+        task: The same; its `id` and `project` stand in where the annotation lacks them.
+        label_studio: Name of the Label Studio.
+
+    Raises:
+        InputError: An id or the time is missing or malformed, the annotation is of another
+            task, or the content is no JSON.
+    """
+    task_id, of_task = check_id("The task's id", task.get("id")), _id(annotation.get("task"))
+    if of_task not in (None, task_id):
+        raise InputError(f"The annotation belongs to task {of_task}, not to task {task_id}.")
+    project = _id(annotation.get("project")) or _id(task.get("project"))
+    key = CorrectionKey(
+        label_studio,
+        check_id("The annotation's project", project),
+        check_id("The annotation's id", annotation.get("id")),
+    )
+    saved = read_time("The annotation's updated_at", annotation.get("updated_at"))
+    return Identity(key, Revision(saved, content_hash(annotation)), task_id)
+
+
+def content_hash(annotation: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of what counts in an annotation; see `identify`.
+
+    Raises:
+        InputError: It holds a number that is not finite, or is nested too deeply.
+    """
+    content = {name: annotation.get(name) for name in _HASHED}
+    try:
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        raise InputError("The annotation is no plain JSON.") from None
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def find_prediction(
+    annotation: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    """The prediction that an annotation came from.
+
+    That is the one it names as its parent. Where it names none, or one that is gone, it is
+    the one with which it shares most regions, by their ids, which Label Studio keeps; of
+    several the newest. The prediction that Label Studio put beside the annotation when it
+    was made counts as one of them, so that a deleted one can still be found.
+
+    Args:
+        annotation: As in a webhook or from the API.
+        predictions: All predictions of the task.
+    """
+    candidates = [one for one in predictions if _id(one.get("id")) is not None]
+    beside = annotation.get("prediction")
+    if isinstance(beside, Mapping) and _id(beside.get("id")) is not None:
+        candidates.append(beside)
+    parent = _id(annotation.get("parent_prediction"))
+    for one in candidates:
+        if parent is not None and _id(one["id"]) == parent:
+            return one
+    ids = _region_ids(annotation)
+    best = max(
+        candidates, key=lambda one: (len(ids & _region_ids(one)), _id(one["id"])), default=None
+    )
+    return best if best is not None and ids & _region_ids(best) else None
+
+
+def to_correction(
+    annotation: Mapping[str, Any],
+    task: Mapping[str, Any],
+    prediction: Mapping[str, Any] | None,
+    labelling: Labelling,
+    label_studio: str,
+    *,
+    request_fields: Sequence[str] = (),
+    image: ImageFacts | None = None,
+) -> Correction | NoCorrection:
+    """Read an annotation.
+
+    Args:
+        annotation: As in a webhook or from the API.
+        task: The task with its `id` and `data`.
+        prediction: The one it came from, see `find_prediction`; None if there was none.
+        labelling: The project's labelling config.
+        label_studio: Name of the Label Studio, the same for ever.
+        request_fields: Field names that mean a request whatever the config shows.
+        image: What is known of the image; masks must be of its size.
+
+    Raises:
+        InputError: The annotation or the task is not what Label Studio sends.
+        MaskError: A region is malformed, or not of the image's size.
+    """
+    identity = identify(annotation, task, label_studio)
+    if annotation.get("was_cancelled"):
+        return NoCorrection(identity, Reason.SKIPPED)
+    results = read_results(annotation.get("result"))
+    size = None if image is None else image.size
+    drawn = read_regions(results, labelling.image, size)
+    if not drawn and has_other_shapes(results, labelling.image):
+        return NoCorrection(identity, Reason.NO_MASK)
+    shown = None if prediction is None else read_results(prediction.get("result"))
+    size = size or size_of(drawn)
+    predicted = None if shown is None else read_regions(shown, labelling.image, size)
+    data = _data(task)
+    asked = answered(data, labelling, request_fields, predicted, drawn, results)
+    if not asked.requests:
+        return NoCorrection(identity, Reason.NO_REQUEST)
+    judgement = judge(predicted, drawn)
+    note_shown = typed_text(shown or (), labelling.notes)
+    note_edited = typed_text(results, labelling.notes)
+    has_note_box = note_shown is not None or note_edited is not None
+    return Correction(
+        key=identity.key,
+        revision=identity.revision,
+        task=identity.task,
+        image=_image_reference(data, labelling),
+        image_sha256=None if image is None else image.sha256,
+        size=size or size_of(predicted or ()),
+        requests=tuple(one.text for one in asked.requests),
+        predicted=asked.segments(judgement.shown),
+        corrected=asked.segments(drawn),
+        note_shown=(note_shown if has_note_box else notes_of(judgement.shown)) or "",
+        note_edited=(note_edited if has_note_box else notes_of(drawn)) or "",
+        verdict=judgement.verdict,
+        edit_iou=judgement.edit_iou,
+        lead_time_s=_seconds(annotation.get("lead_time")),
+        model_version=_model_version(prediction)
+        or next((one.model_version for one in drawn if one.model_version), None),
+        annotator=_id(annotation.get("completed_by")),
+        ground_truth=annotation.get("ground_truth") is True,
+    )
+
+
+def _id(value: object) -> int | None:
+    """An id as Label Studio writes it: a number, or an object with the number in it."""
+    if isinstance(value, Mapping):
+        value = value.get("id")
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    return None
+
+
+def _region_ids(owner: Mapping[str, Any]) -> set[str]:
+    results = owner.get("result")
+    found = results if isinstance(results, list) else []
+    ids = (one.get("id") for one in found if isinstance(one, Mapping))
+    return {one for one in ids if isinstance(one, str) and one}
+
+
+def _data(task: Mapping[str, Any]) -> Mapping[str, Any]:
+    data = task.get("data")
+    if not isinstance(data, Mapping):
+        raise InputError("The task has no data.")
+    return data
+
+
+def _image_reference(data: Mapping[str, Any], labelling: Labelling) -> str:
+    """What the task says about its image; an image in the task itself by its hash."""
+    value = data.get(labelling.image_field)
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f'The field "{labelling.image_field}" of the task holds no image.')
+    if value.startswith("data:") or len(value) > MAX_REFERENCE_LENGTH:
+        return f"inline:sha256:{hashlib.sha256(value.encode('utf-8', 'replace')).hexdigest()}"
+    return value
+
+
+def _seconds(value: object) -> float | None:
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 <= value <= _MAX_SECONDS
+    ):
+        return float(value)
+    return None
+
+
+def _model_version(prediction: Mapping[str, Any] | None) -> str | None:
+    version = None if prediction is None else prediction.get("model_version")
+    if not isinstance(version, str) or not version.strip():
+        return None
+    return version.encode("utf-8", "replace").decode()[:MAX_NAME_LENGTH]

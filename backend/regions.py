@@ -1,0 +1,155 @@
+"""What the results of an annotation or a prediction say: masks, notes, and their history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from backend.true_masks import is_mask_region, region_size, true_mask
+from segzero_ml import masks
+from segzero_ml.checks import MAX_NAME_LENGTH
+from segzero_ml.corrections import MAX_NOTE_LENGTH, MAX_SEGMENTS
+from segzero_ml.errors import InputError, MaskError
+from segzero_ml.types import ImageSize, Rle
+
+MAX_PIXELS_IN_ALL: Final = 10_000_000_000
+"""Pixels of all regions of one annotation together: a hundred of a 100-megapixel image."""
+
+_OTHER_SHAPES: Final = ("keypoint", "vector")
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One object as a region shows it.
+
+    Args:
+        id: Label Studio keeps it when a prediction becomes an annotation; may be empty.
+        label: Its first label; empty where it has none.
+        rle: Its mask, never empty.
+        origin: `prediction`, `prediction-changed`, `manual`, or empty where nothing is said.
+        note: The text in the details of the region.
+        request: The request that the model answered with it, where that was written down.
+        model_version: The version that answered, where that was written down.
+    """
+
+    id: str
+    label: str
+    rle: Rle
+    origin: str = ""
+    note: str = ""
+    request: str | None = None
+    model_version: str | None = None
+
+
+def read_results(value: object) -> list[Mapping[str, Any]]:
+    """The `result` of an annotation or a prediction; null means that there is nothing in it.
+
+    Raises:
+        InputError: Not a list of objects.
+    """
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value):
+        raise InputError("The result of an annotation must be a list of objects.")
+    return value
+
+
+def read_regions(
+    results: Sequence[Mapping[str, Any]], image: str, size: ImageSize | None = None
+) -> tuple[Region, ...]:
+    """The objects that regions show on an image, in their order.
+
+    A region is one object, once, even if several controls describe it. Regions without a
+    pixel, such as one that was erased completely, are left out.
+
+    Args:
+        results: Of an annotation or a prediction.
+        image: Name of the Image in the labelling config.
+        size: Size of the upright original image; None takes it from the first region.
+
+    Raises:
+        MaskError: A region is malformed or of another size, or there are too many.
+    """
+    chosen: dict[object, Mapping[str, Any]] = {}
+    labels: dict[object, str] = {}
+    for index, result in enumerate(results):
+        # Results with one id are one region; without an id each stands for itself.
+        name = _text(result.get("id")) or index
+        labels[name] = labels.get(name) or _label(result)
+        if is_mask_region(result) and result.get("to_name") == image:
+            chosen.setdefault(name, result)
+    if not chosen:
+        return ()
+    if len(chosen) > MAX_SEGMENTS:
+        raise MaskError(f"There are {len(chosen)} regions; the limit is {MAX_SEGMENTS}.")
+    size = size or region_size(next(iter(chosen.values())))
+    if len(chosen) * size.width * size.height > MAX_PIXELS_IN_ALL:
+        raise MaskError(f"{len(chosen)} regions of {size.width} x {size.height} are too many.")
+    regions = []
+    for name, result in chosen.items():
+        mask = true_mask(result, size)
+        if mask.any():
+            regions.append(_region(result, masks.encode(mask), labels[name]))
+    return tuple(regions)
+
+
+def size_of(regions: Sequence[Region]) -> ImageSize | None:
+    """Size of the image that regions are on, or None without any."""
+    return ImageSize(regions[0].rle.width, regions[0].rle.height) if regions else None
+
+
+def has_other_shapes(results: Sequence[Mapping[str, Any]], image: str) -> bool:
+    """Whether there are points or lines on the image, which show an object without its mask."""
+    return any(
+        _text(result.get("type")).startswith(_OTHER_SHAPES) and result.get("to_name") == image
+        for result in results
+    )
+
+
+def typed_text(results: Sequence[Mapping[str, Any]], control: str | None) -> str | None:
+    """What stands in a TextArea, its lines joined; None where it is not among the results."""
+    if control is None:
+        return None
+    for result in reversed(results):
+        if result.get("from_name") == control and isinstance(result.get("value"), Mapping):
+            return _lines(result["value"].get("text"))
+    return None
+
+
+def notes_of(regions: Sequence[Region]) -> str:
+    """The notes in the details of the regions, each once."""
+    return "\n".join(dict.fromkeys(one.note for one in regions if one.note))[:MAX_NOTE_LENGTH]
+
+
+def _region(result: Mapping[str, Any], rle: Rle, label: str) -> Region:
+    meta = result.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    return Region(
+        id=_text(result.get("id")),
+        label=label,
+        rle=rle,
+        origin=_text(result.get("origin")),
+        note=_lines(meta.get("text")),
+        request=_text(meta.get("request")) or None,
+        model_version=_text(meta.get("model_version"))[:MAX_NAME_LENGTH] or None,
+    )
+
+
+def _label(result: Mapping[str, Any]) -> str:
+    """First label that a result gives its region; empty where it gives none."""
+    value = result.get("value")
+    for key, labels in value.items() if isinstance(value, Mapping) else ():
+        if isinstance(key, str) and key.endswith("labels") and isinstance(labels, list):
+            return next(filter(None, map(_text, labels)), "")[:MAX_NAME_LENGTH]
+    return ""
+
+
+def _lines(value: object) -> str:
+    lines = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    return "\n".join(filter(None, map(_text, lines)))[:MAX_NOTE_LENGTH]
+
+
+def _text(value: object) -> str:
+    """Text without halves of characters, which no file can hold; other things are empty."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""
