@@ -16,6 +16,7 @@ from typing import Any, Final
 from backend.answered import answered
 from backend.labelling import Labelling
 from backend.regions import (
+    Region,
     has_other_shapes,
     notes_of,
     read_regions,
@@ -184,9 +185,7 @@ def to_correction(
     if not asked.requests:
         return NoCorrection(identity, Reason.NO_REQUEST)
     judgement = judge(predicted, drawn)
-    note_shown = typed_text(shown or (), labelling.notes)
-    note_edited = typed_text(results, labelling.notes)
-    has_note_box = note_shown is not None or note_edited is not None
+    note_shown, note_edited = _notes(shown or (), results, judgement.shown, drawn, labelling)
     return Correction(
         key=identity.key,
         revision=identity.revision,
@@ -197,8 +196,8 @@ def to_correction(
         requests=tuple(one.text for one in asked.requests),
         predicted=asked.segments(judgement.shown),
         corrected=asked.segments(drawn),
-        note_shown=(note_shown if has_note_box else notes_of(judgement.shown)) or "",
-        note_edited=(note_edited if has_note_box else notes_of(drawn)) or "",
+        note_shown=note_shown,
+        note_edited=note_edited,
         verdict=judgement.verdict,
         edit_iou=judgement.edit_iou,
         lead_time_s=_seconds(annotation.get("lead_time")),
@@ -207,6 +206,27 @@ def to_correction(
         annotator=_id(annotation.get("completed_by")),
         ground_truth=annotation.get("ground_truth") is True,
     )
+
+
+def _notes(
+    predicted_results: Sequence[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]],
+    shown: Sequence[Region],
+    drawn: Sequence[Region],
+    labelling: Labelling,
+) -> tuple[str, str]:
+    """The note as shown and as submitted: from the notes box, else from the regions' details.
+
+    A mask that is asked for while working brings its own note, which takes the place of the
+    one in the box; a note that the model wrote is no edit.
+    """
+    first = typed_text(predicted_results, labelling.notes)
+    last = typed_text(results, labelling.notes)
+    if first is None and last is None:
+        return notes_of(shown), notes_of(drawn)
+    if last and last in {one.note for one in shown} | {notes_of(shown)}:
+        first = last
+    return first or "", last or ""
 
 
 def _id(value: object) -> int | None:

@@ -18,6 +18,7 @@ from backend.access import Guard
 from backend.addresses import Resolver, resolve
 from backend.errors import BodyError, UnavailableError
 from backend.fetch import ImageFetcher
+from backend.logs import adopt_library_logs
 from backend.metrics import CountCalls, Metrics
 from backend.model_thread import ModelThread, Predicts
 from backend.predictor import Predictor
@@ -32,6 +33,7 @@ def create_app(
     settings: Settings,
     *,
     load_pipeline: Callable[[], Predicts] | None = None,
+    expect_version: Callable[[], str | None] | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
     resolver: Resolver = resolve,
 ) -> FastAPI:
@@ -40,6 +42,7 @@ def create_app(
     Args:
         settings: All it needs to know.
         load_pipeline: Gives the pipeline; the preset of the settings by default.
+        expect_version: Gives that pipeline's version before it is loaded, if it can be known.
         transport: Where images are fetched from instead of the network.
         resolver: Looks up the hosts of images.
 
@@ -50,13 +53,23 @@ def create_app(
 
     def load() -> Predicts:
         # torch takes seconds to import: in the thread that loads, so that /health answers.
+        import segzero_ml.reasoner.local  # noqa: F401 - for the log handlers it brings
         from segzero_ml.pipeline import Pipeline
 
+        adopt_library_logs()
         return Pipeline.load(preset.name)
+
+    def expect() -> str | None:
+        from backend.known_version import version_ahead
+
+        return version_ahead(preset)
 
     metrics = Metrics()
     model = ModelThread(
-        load_pipeline or load, settings.batch_size, on_batch=metrics.model_seconds.observe
+        load_pipeline or load,
+        settings.batch_size,
+        on_batch=metrics.model_seconds.observe,
+        expect=expect_version or (expect if load_pipeline is None else lambda: None),
     )
     fetcher = ImageFetcher(settings, transport=transport, resolver=resolver)
     predictor = Predictor(model, fetcher, settings, metrics)

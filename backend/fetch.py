@@ -10,6 +10,7 @@ import asyncio
 import logging
 import re
 import ssl
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
 
 import certifi
@@ -179,6 +180,8 @@ def _client(
 ) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=transport,
+        # None are kept: hosts on the same pinned address would get each other's.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         verify=context,
         trust_env=False,  # a proxy would resolve names itself, past the check of addresses
         follow_redirects=False,

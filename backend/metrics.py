@@ -106,15 +106,26 @@ class CountCalls:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a call on, and count it when its status is known."""
+        """Pass a call on, and count it when its status is known.
+
+        An unexpected error passes through; what answers it with 500 lies further out.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         path = scope["path"] if scope["path"] in PATHS else "other"
+        has_status = False
 
         async def counted(message: Message) -> None:
+            nonlocal has_status
             if message["type"] == "http.response.start":
+                has_status = True
                 self._metrics.http.labels(path=path, status=str(message["status"])).inc()
             await send(message)
 
-        await self._app(scope, receive, counted)
+        try:
+            await self._app(scope, receive, counted)
+        except Exception:
+            if not has_status:
+                self._metrics.http.labels(path=path, status="500").inc()
+            raise

@@ -29,8 +29,10 @@ class Predicts(Protocol):
         """Names the version that answers; never empty."""
         ...
 
-    def predict(self, images: Sequence[Image.Image], requests: Sequence[str]) -> list[Prediction]:
-        """Answer one request about each image."""
+    def predict(
+        self, images: Sequence[Image.Image], requests: Sequence[str], *, batch_size: int
+    ) -> list[Prediction]:
+        """Answer one request about each image, as many at once as `batch_size` says."""
         ...
 
 
@@ -59,6 +61,8 @@ class ModelThread:
         load: Gives the pipeline; called in the thread.
         batch_size: Requests that are answered at once.
         on_batch: Told the seconds of each batch.
+        expect: Gives the version that `load` will have, if it can be known before; called
+            first thing in the thread.
     """
 
     def __init__(
@@ -66,10 +70,12 @@ class ModelThread:
         load: Callable[[], Predicts],
         batch_size: int,
         on_batch: Callable[[float], None] = lambda _: None,
+        expect: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._load = load
         self._batch_size = batch_size
         self._on_batch = on_batch
+        self._expect = expect
         self._wake = threading.Condition()
         self._interactive: deque[_Job] = deque()
         self._others: deque[_Job] = deque()
@@ -79,6 +85,7 @@ class ModelThread:
         self._thread = threading.Thread(target=self._run, name="segzero-model", daemon=True)
         self.state = ModelState.LOADING
         self.problem: SegZeroError | None = None
+        self.expected_version: str | None = None
         self.seconds_per_request = 1.0
 
     @property
@@ -147,6 +154,7 @@ class ModelThread:
 
     def _load_pipeline(self) -> Predicts | None:
         try:
+            self.expected_version = self._expect()
             return self._load()
         except SegZeroError as error:
             self.problem = error
@@ -176,7 +184,9 @@ class ModelThread:
         """Answer a batch; if it fails as a whole, one by one, so that one cannot fail all."""
         try:
             predictions = pipeline.predict(
-                [job.image for job in jobs], [job.request for job in jobs]
+                [job.image for job in jobs],
+                [job.request for job in jobs],
+                batch_size=self._batch_size,
             )
             if len(predictions) != len(jobs):
                 raise ModelError(f"{len(jobs)} requests got {len(predictions)} answers.")

@@ -61,8 +61,12 @@ class Predictor:
 
     @property
     def model_version(self) -> str:
-        """The version that answers; while it loads, the preset's name and that it loads."""
-        return self._model.model_version or f"{self._settings.preset} (loading)"
+        """The version that answers, or will; until it is known, that the preset is loading.
+
+        Label Studio skips tasks that have predictions of exactly this version.
+        """
+        known = self._model.model_version or self._model.expected_version
+        return known or f"{self._settings.preset} (loading)"
 
     @property
     def is_draining(self) -> bool:

@@ -71,8 +71,8 @@ def read_regions(
     Raises:
         MaskError: A region is malformed or of another size, or there are too many.
     """
-    chosen: dict[object, Mapping[str, Any]] = {}
-    labels: dict[object, str] = {}
+    chosen: dict[str | int, Mapping[str, Any]] = {}
+    labels: dict[str | int, str] = {}
     for index, result in enumerate(results):
         # Results with one id are one region; without an id each stands for itself.
         name = _text(result.get("id")) or index

@@ -96,8 +96,8 @@ class Settings(BaseSettings):
     drain_s: float = Field(
         default=8.0,
         ge=0,
-        description="Seconds that running predictions get to finish at shutdown; Docker kills "
-        "after 10 s.",
+        description="Seconds that running predictions get to finish at shutdown, which takes "
+        "about one second more. Docker kills after 10 s unless it is given a longer grace period.",
     )
 
     @field_validator("allowed_hosts", "request_fields", mode="before")

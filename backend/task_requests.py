@@ -9,6 +9,7 @@ from typing import Any
 
 from backend.labelling import BrushLabel, Labelling
 from segzero_ml.errors import RequestError
+from segzero_ml.reasoner.prompts import check_raw_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ def task_requests(
         request_fields: Field names that mean a request whatever the config shows.
 
     Raises:
-        RequestError: The field is blank and there is one label only, or it holds no text.
+        RequestError: The field is blank and there is one label only, or it holds no text or
+            far too much.
     """
     fields = dict.fromkeys([*labelling.request_fields, *request_fields])
     present = [name for name in fields if data.get(name) is not None]
@@ -60,6 +62,9 @@ def prompted_request(
     Args:
         regions: `params.context.result` of the call.
         labelling: The project's labelling config.
+
+    Raises:
+        RequestError: It is far too long.
     """
     for region in reversed(regions):
         if labelling.prompt is None or region.get("from_name") != labelling.prompt:
@@ -74,7 +79,12 @@ def prompted_request(
 
 
 def label_for(request: str, labels: Sequence[BrushLabel]) -> str:
-    """The label whose longest name the request contains as whole words, else the first."""
+    """The label whose longest name the request contains as whole words, else the first.
+
+    Raises:
+        RequestError: The request is far too long.
+    """
+    check_raw_length(request)
     best, best_length = labels[0].name, 0
     for label in labels:
         for name in label.names:

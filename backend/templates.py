@@ -57,7 +57,8 @@ def labelling_config(
     image = {"name": "image", "value": "$image", "zoom": "true", "zoomControl": "true"}
     ElementTree.SubElement(picture, "Image", image)
     beside = ElementTree.SubElement(columns, "View", style=_BESIDE)
-    brush = {"name": "brush", "toName": "image", "smart": "true"}
+    # Smart strokes and clicks would be sent to a backend that does not answer them yet.
+    brush = {"name": "brush", "toName": "image", "smart": "false"}
     brush_labels = ElementTree.SubElement(beside, "BrushLabels", brush)
     for index, label in enumerate(labels):
         colour = _COLOURS[index % len(_COLOURS)]

@@ -10,8 +10,8 @@ from typing import Any
 from segzero_ml import masks
 from segzero_ml.datasets import Sample
 from segzero_ml.metrics import LISA, SampleResult, compare, summarise
-from segzero_ml.pipeline import BATCH_SIZE, NOTHING_CUT, Pipeline
-from segzero_ml.types import ImageSize, Prediction
+from segzero_ml.pipeline import BATCH_SIZE, Pipeline
+from segzero_ml.types import ImageSize, Prediction, ProblemKind
 
 
 def evaluate(
@@ -74,8 +74,9 @@ def judge(sample: Sample, prediction: Prediction) -> SampleResult:
         kind=sample.kind,
         has_target=bool(sample.masks),
         predicted_empty=not prediction.segments,
-        format_error=prediction.problem not in (None, NOTHING_CUT),
+        format_error=prediction.problem_kind is ProblemKind.UNREADABLE,
         score=prediction.score,
+        failed=prediction.problem_kind is ProblemKind.FAILED,
     )
 
 

@@ -52,6 +52,7 @@ class SampleResult:
         predicted_empty: Whether no segment was predicted.
         format_error: Whether the reasoner's text could not be read as an answer.
         score: Score of the prediction, in [0, 1].
+        failed: Whether there was no answer at all: the request was refused, or a model failed.
     """
 
     intersection: int
@@ -62,6 +63,7 @@ class SampleResult:
     predicted_empty: bool
     format_error: bool
     score: float
+    failed: bool = False
 
 
 def compare(
@@ -93,8 +95,9 @@ def compare(
 def summarise(results: Iterable[SampleResult], convention: str = LISA) -> dict[str, Any]:
     """Sum up results as a JSON-ready report.
 
-    Text that could not be read as an answer is not "nothing": on a request without a
-    target it counts as IoU 0 and as wrong in N-acc, though both masks are empty.
+    Text that could not be read as an answer is not "nothing", and no answer is not either:
+    on a request without a target both count as IoU 0 and as wrong in N-acc, though both
+    masks are empty.
 
     Args:
         results: One per sample.
@@ -102,8 +105,8 @@ def summarise(results: Iterable[SampleResult], convention: str = LISA) -> dict[s
 
     Returns:
         `gIoU`, `cIoU`, `gIoU_with_target` (only requests with a target), `n_acc`,
-        `format_errors` (a share), `samples`, `score_spearman`, `score_auroc`,
-        `convention`, and `by_kind` with the first six for every kind, sorted by name.
+        `format_errors` and `failures` (shares), `samples`, `score_spearman`, `score_auroc`,
+        `convention`, and `by_kind` with the first seven for every kind, sorted by name.
         A figure that is not defined for these results is None.
     """
     everything = list(results)
@@ -154,8 +157,12 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _iou(result: SampleResult) -> float:
-    unread = result.format_error and result.predicted_empty and not result.has_target
-    return 0.0 if unread else result.iou
+    wrongly_right = _unanswered(result) and result.predicted_empty and not result.has_target
+    return 0.0 if wrongly_right else result.iou
+
+
+def _unanswered(result: SampleResult) -> bool:
+    return result.format_error or result.failed
 
 
 def _figures(results: Sequence[SampleResult]) -> dict[str, Any]:
@@ -166,8 +173,9 @@ def _figures(results: Sequence[SampleResult]) -> dict[str, Any]:
         "gIoU": _mean([_iou(result) for result in results]),
         "cIoU": intersection / union if union else None,
         "gIoU_with_target": _mean([_iou(result) for result in results if result.has_target]),
-        "n_acc": _mean([r.predicted_empty and not r.format_error for r in without_target]),
+        "n_acc": _mean([r.predicted_empty and not _unanswered(r) for r in without_target]),
         "format_errors": _mean([result.format_error for result in results]),
+        "failures": _mean([result.failed for result in results]),
         "samples": len(results),
     }
 

@@ -18,7 +18,16 @@ from segzero_ml.presets import Preset, get_preset
 from segzero_ml.reasoner.prompts import normalise_request
 from segzero_ml.reasoner.protocol import Reasoner, ReasonerOutput
 from segzero_ml.segmenter import Prompt, Segmenter
-from segzero_ml.types import Answer, AnswerObject, Box, ImageSize, Point, Prediction, Segment
+from segzero_ml.types import (
+    Answer,
+    AnswerObject,
+    Box,
+    ImageSize,
+    Point,
+    Prediction,
+    ProblemKind,
+    Segment,
+)
 
 BATCH_SIZE = 8
 NOTHING_CUT = "The segmenter found nothing where the reasoner pointed."
@@ -169,13 +178,14 @@ class Pipeline:
         answer = answers.parse(output.text, output.frame)
         segments: tuple[Segment, ...] = ()
         problem = answer.problem
+        kind = None if problem is None else ProblemKind.UNREADABLE
         if problem is None:
             try:
                 segments = self._cut(image, answer, output)
             except SegZeroError as error:
-                problem = str(error)
-        if answer.objects and not segments:
-            problem = problem or NOTHING_CUT
+                problem, kind = str(error), ProblemKind.FAILED
+        if answer.objects and not segments and problem is None:
+            problem, kind = NOTHING_CUT, ProblemKind.NOTHING_CUT
         scores = [segment.score for segment in segments]
         return Prediction(
             request=request,
@@ -185,6 +195,7 @@ class Pipeline:
             score=0.0 if problem else prediction_score(scores, output.confidence),
             model_version=self.model_version,
             problem=problem,
+            problem_kind=kind,
             text=output.text,
             seconds=reasoner_seconds + time.perf_counter() - started,
         )
@@ -219,6 +230,7 @@ class Pipeline:
             score=0.0,
             model_version=self.model_version,
             problem=problem,
+            problem_kind=ProblemKind.FAILED,
             seconds=seconds,
         )
 

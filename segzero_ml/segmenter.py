@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from segzero_ml.errors import ModelError, RequestError
+from segzero_ml.memory import is_out_of_memory
 from segzero_ml.sam2_build import (
     PUBLISHED_CONFIGS,
     build_sam2_model,
@@ -176,10 +177,12 @@ class Segmenter:
             embedding = self.embed(image)
             for logits, score in self._decode(embedding, prompts, size):
                 yield MaskResult(_full_size(logits, size), _unit(score))
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise ModelError(
                 "There is not enough memory for the segmenter.",
-                "Choose a preset with a smaller segmenter, or free the GPU.",
+                "Choose a preset with a smaller segmenter, or free memory.",
             ) from error
 
     def embed(self, image: Image.Image) -> Embedding:

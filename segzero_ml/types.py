@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,6 +154,17 @@ class Segment:
     score: float
 
 
+class ProblemKind(StrEnum):
+    """What kind of problem a prediction has."""
+
+    UNREADABLE = "unreadable"
+    """The model's text could not be read as an answer."""
+    NOTHING_CUT = "nothing-cut"
+    """The segmenter found nothing where the reasoner pointed."""
+    FAILED = "failed"
+    """The request was refused, or a model did not answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The answer to one request about one image.
@@ -165,6 +177,7 @@ class Prediction:
         score: In [0, 1]; ranks predictions by how right they are likely to be.
         model_version: The version that answered; never empty.
         problem: Why the model's text could not be used; None when it could.
+        problem_kind: The kind of that problem; None without one.
         text: The model's text as generated.
         seconds: Time it took: compute, without waiting in a queue.
     """
@@ -176,5 +189,6 @@ class Prediction:
     score: float
     model_version: str
     problem: str | None = None
+    problem_kind: ProblemKind | None = None
     text: str = field(default="", repr=False)
     seconds: float = 0.0

@@ -6,20 +6,23 @@ configuration that names its own Python classes is refused.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HFValidationError,
-    OfflineModeIsEnabled,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalTokenNotFoundError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
 
 from segzero_ml.errors import WeightsError
@@ -28,6 +31,9 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CHUNK = 1 << 20
 _MAX_JSON_BYTES = 64 << 20  # tokenizers of large vocabularies take some ten MiB
+_STORAGE_FAULTS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
+)
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
 """What of a hub repository a model needs; leaves code and pickled weights alone."""
@@ -73,28 +79,65 @@ def locate(
 
 
 def _fetch(hub_id: str, revision: str | None, files: Sequence[str]) -> Weights:
-    try:
-        # The configuration first: gigabytes are not fetched only to be refused.
-        config = Path(hf_hub_download(hub_id, "config.json", revision=revision))
-        _check_json(config)
-        commit = config.parent.name
-        pinned = commit if _COMMIT.fullmatch(commit) else revision
-        path = Path(snapshot_download(hub_id, revision=pinned, allow_patterns=list(files)))
-    except (httpx.HTTPError, EntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise WeightsError(
-            f"The weights {hub_id} could not be fetched from the Hugging Face hub: "
-            f"{_first_line(error)}",
-            "Check the id and the network, log in with `hf auth login` if the model is gated, "
-            "or fetch it on another machine and give its directory. "
-            "The preset `tiny` needs no download.",
-        ) from error
-    except (HFValidationError, OSError) as error:
-        raise WeightsError(
-            f"The weights {hub_id} could not be stored on this machine: {_first_line(error)}",
-            "Check the free space and the rights of the Hugging Face cache (HF_HOME).",
-        ) from error
+    # The configuration first: gigabytes are not fetched only to be refused.
+    config = _download(hub_id, lambda: hf_hub_download(hub_id, "config.json", revision=revision))
+    _check_json(config)
+    commit = config.parent.name
+    pinned = commit if _COMMIT.fullmatch(commit) else revision
+    path = _download(
+        hub_id,
+        lambda: snapshot_download(hub_id, revision=pinned, allow_patterns=list(files)),
+    )
     check_directory(path)
     return Weights(path, path.name)
+
+
+def _download(hub_id: str, download: Callable[[], str]) -> Path:
+    """Where a download went; whatever stops it becomes a WeightsError."""
+    try:
+        return Path(download())
+    except Exception as error:  # the errors of the hub's libraries have no base in common
+        raise _download_error(hub_id, error) from error
+
+
+def _download_error(hub_id: str, error: Exception) -> WeightsError:
+    detail = _first_line(error)
+    refused = isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403)
+    # In this order: a gated repository counts as one not found, and both as an OSError. One
+    # that does not exist is answered with 401 to whoever is not logged in.
+    if isinstance(error, GatedRepoError | LocalTokenNotFoundError):
+        return _no_access(hub_id, detail)
+    if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
+        return WeightsError(
+            f"The weights {hub_id} were not found on the Hugging Face hub: {detail}",
+            "Check the id and the revision. A private model needs a token: log in with "
+            "`hf auth login`, or set HF_TOKEN.",
+        )
+    if isinstance(error, RemoteEntryNotFoundError):
+        return WeightsError(
+            f"The weights {hub_id} lack a file that a model has: {detail}",
+            "Check that the id is that of a model in the format of transformers.",
+        )
+    if refused:
+        return _no_access(hub_id, detail)
+    if isinstance(error, OSError) and error.errno in _STORAGE_FAULTS:
+        return WeightsError(
+            f"The weights {hub_id} could not be stored on this machine: {detail}",
+            "Check the free space and the rights of the Hugging Face cache (HF_HOME).",
+        )
+    return WeightsError(
+        f"The weights {hub_id} could not be fetched from the Hugging Face hub: {detail}",
+        "Check the network and try again, or fetch them on another machine and give their "
+        "directory. The preset `tiny` needs no download.",
+    )
+
+
+def _no_access(hub_id: str, detail: str) -> WeightsError:
+    return WeightsError(
+        f"The Hugging Face hub does not give out the weights {hub_id}: {detail}",
+        f"Accept the licence on https://huggingface.co/{hub_id}, then log in with "
+        "`hf auth login` or set HF_TOKEN.",
+    )
 
 
 def check_directory(path: Path) -> None:

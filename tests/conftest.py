@@ -11,7 +11,7 @@ from hypothesis import settings
 # Set before torch and OpenMP are first imported, and inherited by every process a test
 # starts: the tests share the machine with whatever else runs on it.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_name, "2")
+    os.environ.setdefault(_name, "1")
 # A test that would download a model fails instead.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

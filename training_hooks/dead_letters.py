@@ -7,24 +7,30 @@ allow-list has their function.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from redis import Redis
 from redis.client import Pipeline
+from redis.exceptions import ResponseError
 from rq import Queue
 from rq.results import Result
 
 from segzero_ml.errors import JobError
+from training_hooks.failures import reason_line
 from training_hooks.job_errors import JobRefusedError
-from training_hooks.queue_jobs import AllowedJob, fetch
+from training_hooks.queue_jobs import AllowedJob, fetch, is_job_id
 from training_hooks.queue_moves import bury_unreadable, transact
 from training_hooks.queue_rescue import as_text
 from training_hooks.queues import POLICIES, QueueName, QueuePolicy, Queues
 from training_hooks.redis_client import redis_errors
 from training_hooks.running_job import forget_request
+
+_LONGEST_SUMMARY: Final = 12
+"""Lines of a summary that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,15 +205,19 @@ def _read(queue: Queue, job_id: str) -> AllowedJob | None:
         return fetch(queue, job_id)
     except JobRefusedError as error:
         bury_unreadable(queue, job_id, error.message)
-        return fetch(queue, job_id)
+        # An impossible id is buried under another one.
+        return fetch(queue, job_id) if is_job_id(job_id) else None
 
 
 def _failure(job: AllowedJob) -> tuple[datetime, str]:
     """When the job failed and why, from the newest entry of its results."""
+    nothing = job.ended_at or datetime.now(UTC), "The reason was not recorded."
     try:
         result = job.latest_result()
-    except (ValueError, TypeError, LookupError):
-        result = None
+    except (ValueError, TypeError, LookupError, zlib.error, ResponseError):
+        return nothing
     if result is None or result.type is not Result.Type.FAILED or not result.exc_string:
-        return job.ended_at or datetime.now(UTC), "The reason was not recorded."
-    return result.created_at, result.exc_string
+        return nothing
+    # Others can write to Redis as well: no control characters for the terminal.
+    summary = [reason_line(line) for line in result.exc_string.splitlines()[:_LONGEST_SUMMARY]]
+    return result.created_at, "\n".join([*summary[:1], *(f"  {line}" for line in summary[1:])])

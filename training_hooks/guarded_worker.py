@@ -24,13 +24,12 @@ from typing import Any, Final
 from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import RedisError
-from rq import Queue, Worker
+from rq import Queue, Worker, worker_registration
 from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.timeouts import HorseMonitorTimeoutException, JobTimeoutException
 from rq.utils import now
-from rq.worker_registration import clean_worker_registry
 
 from training_hooks import queue_moves, queue_rescue
 from training_hooks.failures import summarise
@@ -45,6 +44,8 @@ _log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S: Final = 5.0
 _OVERTIME_S: Final = 30
+_SAME_REQUEST_S: Final = 1.0
+"""A signal that soon after another one is the same: a terminal and a supervisor both sent it."""
 
 
 class GuardedWorker(Worker):
@@ -86,7 +87,7 @@ class GuardedWorker(Worker):
         self.interrupted = False
         self._taken_over = False
         self._can_interrupt = False
-        self._stop_at = float("inf")
+        self._asked_at = self._stop_at = float("inf")
         self._quiet_until = quiet_until
         self._beat_at = time.monotonic()
         self._popped_since: dict[str, float] = {}
@@ -137,16 +138,29 @@ class GuardedWorker(Worker):
         Raises:
             StopRequested: The worker is waiting for a job; its loop catches this.
         """
-        grace = 0.0 if self._stop_requested else self.options.stop_grace_s
-        self._stop_at = min(self._stop_at, time.monotonic() + grace)
-        self._stop_requested = True
+        at = time.monotonic()
+        if not self._stop_requested:
+            self._stop_requested, self._asked_at = True, at
+            self._stop_at = at + self.options.stop_grace_s
+        elif at - self._asked_at > _SAME_REQUEST_S:
+            self._stop_at = at
         if self._can_interrupt:
             raise StopRequested
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """Say that the worker is alive; for `abandon_after_s` if nothing else is said."""
         super().heartbeat(timeout or self.options.abandon_after_s, pipeline)
+        if pipeline is None and not self.connection.hexists(self.key, "birth"):
+            self._register_again()
         self._note_contact()
+
+    def _register_again(self) -> None:
+        """Redis forgot this worker: it lost its data, or was away for long."""
+        with self.connection.pipeline() as pipe:
+            pipe.hset(self.key, mapping=self.serialize())
+            worker_registration.register(self, pipe)
+            pipe.expire(self.key, self.options.abandon_after_s)
+            pipe.execute()
 
     def _note_contact(self) -> None:
         """Redis answered. After a gap, others too need time to renew what they run."""
@@ -163,7 +177,7 @@ class GuardedWorker(Worker):
         if time.monotonic() >= self._quiet_until and self._redis_is_settled():
             queue_rescue.rescue_abandoned(queue)
         queue_rescue.forget_expired(queue)
-        clean_worker_registry(queue)
+        worker_registration.clean_worker_registry(queue)
         self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ declares it None
 
     def _redis_is_settled(self) -> bool:

@@ -21,6 +21,7 @@ from rq.job import JobStatus
 from rq.worker_registration import get_keys
 
 from segzero_ml.errors import JobError
+from training_hooks.failures import reason_line
 from training_hooks.job_errors import JobRefusedError
 from training_hooks.queue_jobs import (
     LARGEST_PAYLOAD,
@@ -242,7 +243,7 @@ class Queues:
             started_at=job.started_at,
             tries_left=job.retries_left or 0,
             progress=progress if isinstance(progress, dict) else None,
-            last_failure=failure if isinstance(failure, str) else None,
+            last_failure=reason_line(failure) if isinstance(failure, str) else None,
             asked_to_end=asked and status == JobStatus.STARTED,
         )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -29,6 +30,10 @@ OLDEST_VERSION: Final = (6, 2)
 """Servers older than this are refused."""
 
 _SCHEMES: Final = ("redis", "rediss", "unix")
+_PLAIN_URL: Final = re.compile(
+    r"(?P<scheme>redis|rediss|unix)://(?:[^@/?#]*@)?"
+    r"(?P<place>(?:\[[0-9a-fA-F:.]+\]|[\w.-]+)(?::\d+)?(?:/\d*)?|/[^?#]*)(?:\?.*)?"
+)
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
 _HEALTH_CHECK_S: Final = 30
@@ -64,24 +69,23 @@ def connect(
             ),
             client_name=name,
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError):
+        # What redis-py says about it may quote the password: hence "from None".
         raise ConfigError(
-            f"The address {redacted(url)} of Redis cannot be understood: {error}.",
-            "It looks like redis://:PASSWORD@HOST:6379/0 or unix:///path/to/redis.sock.",
-        ) from error
+            f"The address of Redis cannot be understood: {redacted(url)}.",
+            "It looks like redis://:PASSWORD@HOST:6379/0 or unix:///path/to/redis.sock; in a "
+            "password, write / as %2F, ? as %3F, # as %23, @ as %40 and % as %25.",
+        ) from None
 
 
 def redacted(address: str | Path) -> str:
     """The address without its password, for messages and logs."""
-    url = str(address)
-    if "://" not in url:
-        return url
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "(not a URL)"
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    text = str(address)
+    if text.startswith("/") or not ("://" in text or "@" in text):
+        return text
+    # Only what certainly holds no part of a password is shown.
+    plain = _PLAIN_URL.fullmatch(text)
+    return f"{plain['scheme']}://{plain['place']}" if plain else "(hidden, it may hold a password)"
 
 
 @contextmanager
@@ -166,7 +170,7 @@ def _as_url(address: str | Path) -> str:
     scheme = text.partition("://")[0]
     if scheme not in _SCHEMES or "://" not in text:
         raise ConfigError(
-            f"The address {redacted(text)} of Redis cannot be understood.",
+            f"The address of Redis cannot be understood: {redacted(text)}.",
             "It is a redis://, rediss:// or unix:// URL, or the full path of a socket.",
         )
     return text

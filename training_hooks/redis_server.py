@@ -115,6 +115,9 @@ class EmbeddedServer:
             try:
                 self._url = choose_url(self.folder, self._loopback)
                 self._run(program, lock, time.monotonic() + timeout_s)
+            except BaseException:  # an interrupt, too, leaves nothing running
+                self.stop()
+                raise
             finally:
                 os.close(lock)  # the server has a copy, which it holds until it ends
         except OSError as error:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from segzero_ml.types import Prediction
 
+UNUSABLE: Final = 3
+"""Exit code where the model answered and its answer could not be used."""
+
 _PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -49,6 +52,9 @@ def predict(
     reasoning, score, model_version, segments (box_px, points_px, score, rle) and seconds;
     coordinates are pixels of the upright picture, masks COCO run lengths.
 
+    Exit code 0: answered, be it with no object. 1: something is missing or wrong. 3: the
+    model's answer could not be used; the reason is on standard error, and no object is given.
+
     Example: `segzero predict scene.png "what you would grab to put out a fire" --save out.png`
     """
     from segzero_ml.images import load_image
@@ -70,6 +76,8 @@ def predict(
         print_json(as_dict(prediction))
     else:
         _print(prediction)
+    if prediction.problem is not None:
+        raise typer.Exit(UNUSABLE)
 
 
 def as_dict(prediction: Prediction) -> dict[str, Any]:

@@ -14,12 +14,14 @@ _BLOCKED: Final = (
     "in its environment (one of them is not enough), then run this again.",
 )
 
+_LOGIN: Final = (
+    "The backend at {url} does not accept the login.",
+    "SEGZERO_USER and SEGZERO_PASSWORD must be the same here and where the backend runs.",
+)
+
 _REASONS: Final = (
-    (
-        "authentication parameters",
-        "The backend at {url} does not accept the login.",
-        "SEGZERO_USER and SEGZERO_PASSWORD must be the same here and where the backend runs.",
-    ),
+    ("authentication parameters", *_LOGIN),  # refused at the health check
+    ("Reason: 401", *_LOGIN),  # refused at the set-up call
     (
         "Can't resolve hostname",
         "Label Studio's machine knows no host of the name in {url}.",

@@ -69,17 +69,27 @@ def retrieve_all(
 ) -> None:
     """Have Label Studio retrieve predictions for the tasks, as its Data Manager does.
 
+    On a busy machine some may not be ready when Label Studio stops waiting; they are asked
+    for again one by one, as long as that brings some.
+
     Args:
         client: The Label Studio.
         project_id: The project.
         task_ids: The tasks.
         progress: Called with the number of tasks asked for so far.
     """
-    for start in range(0, len(task_ids), RETRIEVE_AT_ONCE):
-        batch = task_ids[start : start + RETRIEVE_AT_ONCE]
-        client.retrieve_predictions(project_id, batch)
-        if progress is not None:
-            progress(start + len(batch))
+    waiting, at_once = list(task_ids), RETRIEVE_AT_ONCE
+    while waiting:
+        for start in range(0, len(waiting), at_once):
+            batch = waiting[start : start + at_once]
+            client.retrieve_predictions(project_id, batch)
+            if progress is not None:
+                progress(len(task_ids) - len(waiting) + start + len(batch))
+        have = {task.id for task in client.tasks(project_id) if task.predictions}
+        missing = [task_id for task_id in waiting if task_id not in have]
+        if at_once == 1 and len(missing) == len(waiting):
+            return
+        waiting, at_once = missing, 1
 
 
 def outcome(task: Task, sample: Sample) -> Outcome:

@@ -20,6 +20,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from segzero_ml.errors import ModelError, WeightsError
+from segzero_ml.memory import is_out_of_memory
 from segzero_ml.presets import Preset
 from segzero_ml.reasoner.prompts import build_prompt, frame_of, geometric_mean, prepare_image
 from segzero_ml.reasoner.protocol import ReasonerOutput
@@ -112,7 +113,9 @@ class LocalReasoner:
     def _answer(self, pairs: list[tuple[Image.Image, str]]) -> list[ReasonerOutput]:
         try:
             return self._generate(pairs)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             if len(pairs) == 1:
                 raise ModelError(
                     f"There is not enough memory for the reasoner of {self.preset.name}.",

@@ -16,6 +16,8 @@ from segzero_ml.presets import REQUEST_SLOT, FrameKind, Resized, Squash, Thousan
 from segzero_ml.types import ImageSize
 
 MAX_REQUEST_LENGTH = 2000
+# Beyond this even whitespace to collapse is no excuse: refused without looking at it.
+MAX_RAW_LENGTH = 20 * MAX_REQUEST_LENGTH
 THOUSAND = 1000.0
 # Processors refuse sides more than 200 times apart; rounding must not reach that limit.
 MAX_ASPECT = 100
@@ -33,17 +35,32 @@ def normalise_request(request: str) -> str:
     Raises:
         RequestError: Nothing is left, or it is longer than 2000 characters.
     """
+    check_raw_length(request)
     readable = "".join(" " if unicodedata.category(c) in _NOT_TEXT else c for c in request)
     parted = readable.replace("<|", "< |").replace("|>", "| >")
     text = re.sub(r"\s+", " ", parted).strip().lower().rstrip(". ")
     if not text:
         raise RequestError("The request is empty.", "Say in plain words what to find.")
     if len(text) > MAX_REQUEST_LENGTH:
-        raise RequestError(
-            f"The request is {len(text)} characters long; the limit is {MAX_REQUEST_LENGTH}.",
-            "Shorten it to what is to be found.",
-        )
+        raise _too_long(text)
     return text
+
+
+def check_raw_length(request: str) -> None:
+    """Refuse, in no time, what is too long even to be normalised or searched.
+
+    Raises:
+        RequestError: It is longer than 20 times the limit, whatever it is made of.
+    """
+    if len(request) > MAX_RAW_LENGTH:
+        raise _too_long(request)
+
+
+def _too_long(request: str) -> RequestError:
+    return RequestError(
+        f"The request is {len(request)} characters long; the limit is {MAX_REQUEST_LENGTH}.",
+        "Shorten it to what is to be found.",
+    )
 
 
 def build_prompt(template: str, request: str, special_tokens: Iterable[str] = ()) -> str:

@@ -68,11 +68,11 @@ def serve(tiny_pipeline: Pipeline, files: StudioFiles) -> Serve:
                 assert thread.is_alive()
                 time.sleep(0.01)
             port = server.servers[0].sockets[0].getsockname()[1]
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
                 yield Running(server, app, client)
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join(60)
             assert not thread.is_alive()
 
     return serving

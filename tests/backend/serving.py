@@ -41,10 +41,12 @@ class Watched:
     def model_version(self) -> str:
         return self._pipeline.model_version
 
-    def predict(self, images: Sequence[Image.Image], requests: Sequence[str]) -> list[Prediction]:
+    def predict(
+        self, images: Sequence[Image.Image], requests: Sequence[str], *, batch_size: int = 8
+    ) -> list[Prediction]:
         self.batches.append(list(requests))
         self._before(requests)
-        return self._pipeline.predict(images, requests)
+        return self._pipeline.predict(images, requests, batch_size=batch_size)
 
 
 class StudioFiles:
@@ -95,7 +97,7 @@ class Running:
         return results
 
     def wait_until_ready(self) -> None:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while self.get("/ready").status_code != 200:
             assert time.monotonic() < until
             time.sleep(0.02)

@@ -38,6 +38,7 @@ class FakeStudio:
         self.blocks_backends = False
         self.blocks_webhooks = False
         self.login: tuple[str, str] | None = None
+        self.login_refusal = "Able to connect to ML Server, but authentication parameters are bad."
         self.fails_at: str | None = None
         self._next_id = 1
 
@@ -100,7 +101,7 @@ class FakeStudio:
         if not self.backend_is_up:
             return refusal(400, "Can't connect to ML backend, health check failed.")
         if self.login not in (None, (body.get("basic_auth_user"), body.get("basic_auth_pass"))):
-            return refusal(400, "Able to connect to ML Server, but authentication parameters bad.")
+            return refusal(400, self.login_refusal)
         return None
 
     def _change(self, number: int | None, body: dict[str, Any]) -> httpx.Response:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import socket
-import time
 from collections.abc import Iterator
 
 import httpx
@@ -131,7 +130,7 @@ def test_body_over_the_limit_is_refused_by_its_declared_length(guarded: Running)
         f"POST /predict HTTP/1.1\r\nHost: {address.host}\r\nContent-Type: application/json\r\n"
         f"Authorization: {AUTHORISED['Authorization']}\r\nContent-Length: 100000000\r\n\r\n"
     )
-    with socket.create_connection((address.host, address.port or 80), timeout=5) as connection:
+    with socket.create_connection((address.host, address.port or 80), timeout=60) as connection:
         connection.sendall(request.encode())
         assert connection.recv(1000).startswith(b"HTTP/1.1 413")
 
@@ -178,15 +177,18 @@ def test_slow_clients_do_not_keep_others_waiting(running: Running) -> None:
     slow = []
     try:
         for _ in range(100):
-            connection = socket.create_connection((address.host, address.port or 80), timeout=5)
+            connection = socket.create_connection((address.host, address.port or 80), timeout=60)
             connection.sendall(
                 b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                 b"Content-Length: 100\r\n\r\n{"
             )
             slow.append(connection)
-        started = time.monotonic()
         assert running.get("/health").status_code == 200
-        assert time.monotonic() - started < 1
+        # Answered while all of them were still being waited for.
+        for connection in slow:
+            connection.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                connection.recv(1)
     finally:
         for connection in slow:
             connection.close()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
@@ -294,6 +295,25 @@ def test_a_prediction_as_json_has_exactly_the_promised_keys(run: Run, picture: P
     with Image.open(overlay) as drawn:
         assert drawn.width >= size[0]
         assert drawn.height > size[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_an_answer_that_cannot_be_read_is_told_by_the_exit_code(
+    run: Run, picture: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    from segzero_ml.pipeline import Pipeline
+
+    breaks_off = replace(PRESETS["tiny"], max_new_tokens=3)
+    monkeypatch.setattr(
+        "backend.commands.predict.load_pipeline", lambda _: Pipeline.load(breaks_off)
+    )
+    ran = run("predict", picture, "the red star", *options)
+    assert ran.code == 3
+    assert "The model's answer could not be used" in ran.err
+    if options:
+        assert json.loads(ran.out)["segments"] == []
+    assert "3: the" in run("predict", "--help").out
 
 
 @pytest.mark.slow

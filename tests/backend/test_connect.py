@@ -203,8 +203,16 @@ def test_a_backend_that_is_down_leaves_nothing_behind(studio: FakeStudio) -> Non
     assert (studio.rows, studio.webhooks) == ([], [])
 
 
-def test_a_wrong_login_names_the_settings(studio: FakeStudio) -> None:
-    studio.login = ("ls", "another")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Able to connect to ML Server, but authentication parameters were either not provided",
+        f"Successfully connected to {BACKEND} but it doesn't look like a valid ML backend. "
+        f"Reason: 401 Client Error: Unauthorized for url: {BACKEND}/setup.",
+    ],
+)
+def test_a_wrong_login_names_the_settings(studio: FakeStudio, words: str) -> None:
+    studio.login, studio.login_refusal = ("ls", "another"), words
     with pytest.raises(LabelStudioError, match="does not accept the login") as caught:
         connect(studio.client(), 7, GUARDED)
     assert "SEGZERO_PASSWORD" in caught.value.remedy

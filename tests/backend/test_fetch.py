@@ -272,6 +272,26 @@ def test_next_address_of_a_host_is_tried_when_one_does_not_answer() -> None:
     assert fetch("http://example.org/a.png", answer, resolve=two) == b"picture"
 
 
+def test_cookie_of_a_host_reaches_no_other_host_on_its_address() -> None:
+    async def shared(_host: str, _port: int) -> list[str]:
+        return ["93.184.216.34"]
+
+    def sets_cookie(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"Set-Cookie": "session=1"}, content=b"picture")
+
+    web = Web({f"{host}/a.png": sets_cookie for host in ("one.example", "two.example")})
+
+    async def run() -> None:
+        fetcher = ImageFetcher(STUDIO, transport=httpx.MockTransport(web), resolver=shared)
+        for host in ("one.example", "two.example", "one.example"):
+            await fetcher.fetch(f"http://{host}/a.png")
+        await fetcher.aclose()
+
+    asyncio.run(run())
+    assert len(web.requests) == 3
+    assert not [request for request in web.requests if "Cookie" in request.headers]
+
+
 def test_unknown_host_is_said_not_to_exist() -> None:
     with pytest.raises(FetchError, match=r"There is no host nowhere\.example"):
         fetch("http://nowhere.example/a.png", Web({}))

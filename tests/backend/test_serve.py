@@ -12,7 +12,8 @@ import time
 import httpx
 import pytest
 
-from backend.serve import serve
+from backend.app import create_app
+from backend.serve import Server, serve
 from backend.settings import load_settings
 from segzero_ml.errors import ConfigError, PresetError
 
@@ -33,6 +34,13 @@ def test_unknown_preset_is_refused_before_anything_listens() -> None:
 def test_malformed_token_is_refused_before_anything_listens() -> None:
     with pytest.raises(ConfigError, match="token is empty or malformed"):
         serve(load_settings(label_studio_url="http://ls", label_studio_token="two words"))
+
+
+def test_draining_by_default_ends_before_docker_kills() -> None:
+    settings = load_settings()
+    limit = Server(create_app(settings), settings).config.timeout_graceful_shutdown
+    assert limit is not None
+    assert settings.drain_s < limit < 10
 
 
 @pytest.mark.slow

@@ -99,6 +99,15 @@ def test_label_is_the_one_that_the_request_names_or_else_the_first(
     assert label_for(request_text, (CUP, FIRE)) == label
 
 
+def test_request_of_millions_of_characters_is_refused_without_being_searched() -> None:
+    huge = "a " * 3_000_000
+    message = "6000000 characters long; the limit is 2000"
+    with pytest.raises(RequestError, match=message):
+        task_requests({"request": huge}, labelling(CUP, FIRE), FIELDS)
+    with pytest.raises(RequestError, match=message):
+        prompted_request([area("ask", [huge])], labelling(CUP, FIRE))
+
+
 def test_label_names_are_no_patterns() -> None:
     odd = BrushLabel("(a+)+$", "x", ("(a+)+$",))
     assert label_for("a" * 2000, (CUP, odd)) == "Cup"

@@ -8,14 +8,18 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from backend.demo.tasks import note_of
+from backend.demo.tasks import note_of, predicted_mask
 from backend.label_studio_models import Task
+from segzero_ml import masks
+from segzero_ml.types import BoolMask, ImageSize
 from tests.e2e.world import Prepared, Studio
 
 WAIT_S = 180

@@ -314,6 +314,9 @@ LESSONS = {
 }
 """What the taught models answer, whatever the image: requests of different lengths."""
 
+TEACHING_STEPS = 400
+"""More than twice what is needed, some five seconds of computing."""
+
 
 def _with_answers(reasoner: LocalReasoner, inputs: Any, texts: Sequence[str]) -> Any:
     """Inputs of questions, left-padded, into inputs and labels of questions with answers."""
@@ -357,7 +360,7 @@ def teach(path: Path) -> None:
     model = reasoner.model
     optimiser = torch.optim.Adam(model.parameters(), lr=4e-3)
     recent = [1.0] * len(batches)
-    for step in range(1000):
+    for step in range(TEACHING_STEPS):
         loss = model(**batches[step % len(batches)]).loss
         optimiser.zero_grad()
         loss.backward()
@@ -365,8 +368,9 @@ def teach(path: Path) -> None:
         optimiser.step()
         recent[step % len(recent)] = loss.item()
         if max(recent) < 0.01:
-            break
-    model.save_pretrained(path)
+            model.save_pretrained(path)
+            return
+    raise AssertionError(f"The lessons were not learnt: their losses are {recent}.")
 
 
 @pytest.fixture(scope="session")

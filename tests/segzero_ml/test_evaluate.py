@@ -14,9 +14,9 @@ from segzero_ml.datasets import Sample
 from segzero_ml.errors import MaskError
 from segzero_ml.evaluate import evaluate, judge
 from segzero_ml.metrics import LISA
-from segzero_ml.pipeline import NOTHING_CUT, Pipeline
+from segzero_ml.pipeline import Pipeline
 from segzero_ml.presets import Resized, get_preset
-from segzero_ml.types import BoolMask, Box, ImageSize, Prediction, Segment
+from segzero_ml.types import BoolMask, Box, ImageSize, Prediction, ProblemKind, Segment
 
 Picture = Callable[..., Image.Image]
 SIZE = ImageSize(10, 4)
@@ -32,7 +32,7 @@ def sample(*true: BoolMask, ignore: BoolMask | None = None) -> Sample:
     return Sample(lambda: Image.new("RGB", (10, 4)), "it", true, ignore, kind="k")
 
 
-def prediction(*predicted: BoolMask, problem: str | None = None) -> Prediction:
+def prediction(*predicted: BoolMask, problem: ProblemKind | None = None) -> Prediction:
     return Prediction(
         request="it",
         size=SIZE,
@@ -40,7 +40,8 @@ def prediction(*predicted: BoolMask, problem: str | None = None) -> Prediction:
         segments=tuple(Segment(Box(0, 0, 1, 1), (), masks.encode(mask), 0.5) for mask in predicted),
         score=0.5,
         model_version="v",
-        problem=problem,
+        problem=problem and "It failed.",
+        problem_kind=problem,
     )
 
 
@@ -57,13 +58,20 @@ def test_ignored_pixels_count_in_neither() -> None:
 
 
 @pytest.mark.parametrize(
-    ("problem", "error"), [(None, False), ("unreadable", True), (NOTHING_CUT, False)]
+    ("problem", "error", "failed"),
+    [
+        (None, False, False),
+        (ProblemKind.UNREADABLE, True, False),
+        (ProblemKind.NOTHING_CUT, False, False),
+        (ProblemKind.FAILED, False, True),
+    ],
 )
 def test_only_text_that_could_not_be_read_is_a_format_error(
-    problem: str | None, error: bool
+    problem: ProblemKind | None, error: bool, failed: bool
 ) -> None:
     result = judge(sample(), prediction(problem=problem))
     assert result.format_error is error
+    assert result.failed is failed
     assert result.predicted_empty
     assert not result.has_target
 
@@ -97,7 +105,7 @@ def test_a_report_tells_quality_speed_and_what_was_measured(
                 ("every plate on it", (whole,), "many"),
                 ("a whale", (), "absent"),
                 ("say nonsense", (), "absent"),
-                ("a whale", (whole,), "one"),
+                ("", (whole,), "one"),  # refused, which is no fault of the answer's format
             ]
         ):
             taken.append(index)
@@ -116,6 +124,7 @@ def test_a_report_tells_quality_speed_and_what_was_measured(
     assert taken_when_told == [2, 4, 5]  # samples are read as they are needed
     assert report["samples"] == 5
     assert report["format_errors"] == 0.2
+    assert report["failures"] == 0.2
     assert report["n_acc"] == 0.5
     assert 0.0 < report["gIoU"] < 1.0
     assert set(report["by_kind"]) == {"one", "many", "absent"}

@@ -86,20 +86,25 @@ BOMBS = {
     "WEBP": _big_webp,
 }
 
+# A child's `ru_maxrss` starts at the peak of its parent, and would hide what it takes itself.
 _MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
 from segzero_ml.errors import ImageError
 from segzero_ml.images import decode_image
 data = Path(sys.argv[1]).read_bytes()
 for small in sys.argv[2:]:
     decode_image(Path(small).read_bytes())  # decoders are loaded before the measurement
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def kibibytes(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(name)))
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew at what is in use
+before = kibibytes("VmRSS:")
 try:
     decode_image(data)
 except ImageError as error:
     print(error)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(kibibytes("VmHWM:") - before)
 """
 
 

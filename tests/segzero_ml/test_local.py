@@ -153,7 +153,17 @@ def test_no_requests_give_no_outputs(qwen25_dir: Path) -> None:
     assert LocalReasoner.load(preset(qwen25_dir), "cpu").answer([], []) == []
 
 
+def full_on_a_gpu() -> None:
+    raise torch.OutOfMemoryError
+
+
+def full_on_a_cpu() -> None:
+    torch.empty(1 << 55)  # more than any address space
+
+
+@pytest.mark.parametrize("full", [full_on_a_gpu, full_on_a_cpu])
 def test_a_batch_too_large_for_the_memory_is_halved(
+    full: Callable[[], None],
     taught_qwen25_dir: Path,
     lessons: dict[str, str],
     picture: Picture,
@@ -166,7 +176,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(
     def short_of_memory(**inputs: Any) -> Any:
         batches.append(len(inputs["input_ids"]))
         if batches[-1] > limit:
-            raise torch.OutOfMemoryError
+            full()
         return generate(**inputs)
 
     monkeypatch.setattr(reasoner.model, "generate", short_of_memory)
@@ -179,6 +189,22 @@ def test_a_batch_too_large_for_the_memory_is_halved(
     limit = 0
     with pytest.raises(ModelError, match="not enough memory"):
         reasoner.answer(images, requests)
+
+
+def test_an_error_that_is_not_about_memory_is_not_tried_again(
+    qwen25_dir: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasoner = LocalReasoner.load(preset(qwen25_dir), "cpu")
+    batches: list[int] = []
+
+    def broken(**inputs: Any) -> Any:
+        batches.append(len(inputs["input_ids"]))
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(reasoner.model, "generate", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        reasoner.answer([picture(9, 9)] * 2, ["it"] * 2)
+    assert batches == [2]
 
 
 def test_the_version_is_the_hash_of_the_weights(qwen25_dir: Path, qwen3_dir: Path) -> None:

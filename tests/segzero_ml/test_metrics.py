@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import replace
 
@@ -105,6 +106,7 @@ def test_the_report_of_a_case_worked_by_hand() -> None:
         "gIoU_with_target": 0.75,
         "n_acc": None,
         "format_errors": 0.0,
+        "failures": 0.0,
         "samples": 2,
     }
     assert report["by_kind"]["absent"]["gIoU_with_target"] is None
@@ -115,6 +117,14 @@ def test_unreadable_text_is_not_counted_as_a_right_nothing() -> None:
     report = summarise([_result(EMPTY, EMPTY, error=True), _result(EMPTY, EMPTY)])
     assert report["n_acc"] == 0.5
     assert report["gIoU"] == 0.5
+
+
+def test_a_request_that_failed_is_not_counted_as_a_right_nothing() -> None:
+    failed = dataclasses.replace(_result(EMPTY, EMPTY), failed=True)
+    report = summarise([failed, _result(EMPTY, EMPTY)])
+    assert report["n_acc"] == 0.5
+    assert report["gIoU"] == 0.5
+    assert (report["failures"], report["format_errors"]) == (0.5, 0.0)
 
 
 def test_without_samples_no_figure_is_defined() -> None:

@@ -24,7 +24,7 @@ from segzero_ml.presets import FrameKind, Resized, Squash, Thousand, get_preset
 from segzero_ml.reasoner.local import LocalReasoner
 from segzero_ml.reasoner.protocol import ReasonerOutput
 from segzero_ml.segmenter import Segmenter
-from segzero_ml.types import Box, ImageSize, Point
+from segzero_ml.types import Box, ImageSize, Point, ProblemKind
 
 Picture = Callable[..., Image.Image]
 RESIZED = Resized(factor=28, min_pixels=56 * 56, max_pixels=112 * 112)
@@ -123,6 +123,14 @@ def test_what_fails_is_told_in_its_place_and_leaves_the_others_alone(
     assert [p.score for p in predictions if p.problem] == [0.0, 0.0, 0.0]
     assert predictions[4].score > 0.5  # sure that there is nothing
     assert predictions[3].text == "I see a table."
+    assert [p.problem_kind for p in predictions] == [
+        ProblemKind.FAILED,
+        None,
+        ProblemKind.FAILED,
+        ProblemKind.UNREADABLE,
+        None,
+        None,
+    ]
 
 
 def test_no_requests_give_no_predictions(segmenter: Segmenter) -> None:
@@ -183,6 +191,7 @@ def test_masks_without_a_pixel_are_not_shown(
     prediction = answer_to(segmenter, picture(40, 30), written(text))
     assert prediction.segments == ()
     assert prediction.problem == NOTHING_CUT
+    assert prediction.problem_kind is ProblemKind.NOTHING_CUT
     assert prediction.score == 0.0
 
 
@@ -191,6 +200,7 @@ def test_a_request_that_failed_on_the_server_is_a_problem_of_its_own(
 ) -> None:
     prediction = answer_to(segmenter, picture(40, 30), written("", problem="The server is ill."))
     assert prediction.problem == "The server is ill."
+    assert prediction.problem_kind is ProblemKind.FAILED
 
 
 def test_a_segmenter_out_of_memory_fails_that_image_alone(
@@ -203,6 +213,7 @@ def test_a_segmenter_out_of_memory_fails_that_image_alone(
     text = '<think>x</think><answer>[{"bbox_2d":[1,2,60,70],"point_2d":[30,30]}]</answer>'
     prediction = answer_to(segmenter, picture(40, 30), written(text))
     assert "not enough memory" in (prediction.problem or "")
+    assert prediction.problem_kind is ProblemKind.FAILED
     assert prediction.reasoning == "x"
 
 

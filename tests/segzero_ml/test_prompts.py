@@ -58,6 +58,12 @@ def test_a_request_may_have_2000_characters_and_no_more() -> None:
         normalise_request("a" * 10_000)
 
 
+def test_what_is_far_too_long_is_refused_even_if_it_would_collapse_to_little() -> None:
+    assert normalise_request("a" + " " * 30_000 + "b") == "a b"
+    with pytest.raises(RequestError, match="5000002 characters long; the limit is 2000"):
+        normalise_request("a" + " " * 5_000_000 + "b")
+
+
 @given(st.text(max_size=200))
 def test_normalising_twice_changes_nothing_more(request: str) -> None:
     try:

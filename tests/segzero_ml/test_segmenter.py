@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from segzero_ml.errors import RequestError, WeightsError
+from segzero_ml.errors import ModelError, RequestError, WeightsError
 from segzero_ml.segmenter import Embedding, EmbeddingCache, Prompt, Segmenter
 from segzero_ml.types import Box, Point
 
@@ -137,6 +137,21 @@ def test_an_image_is_embedded_once_however_it_arrives(
     assert len(calls) == 1
     segmenter.segment(picture(50, 40, 1), [Prompt(Box(1, 1, 9, 9))])
     assert len(calls) == 2
+
+
+def test_too_little_memory_on_a_cpu_is_told_as_such_and_other_errors_are_not(
+    segmenter: Segmenter, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenter.model, "forward_image", lambda _: torch.empty(1 << 55))
+    with pytest.raises(ModelError, match="not enough memory for the segmenter"):
+        segmenter.segment(picture(20, 20), [Prompt(BOX)])
+
+    def broken(_: torch.Tensor) -> Any:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(segmenter.model, "forward_image", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        segmenter.segment(picture(20, 20), [Prompt(BOX)])
 
 
 def test_the_cache_stays_within_its_bytes_and_drops_the_longest_unused() -> None:

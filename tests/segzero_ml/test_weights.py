@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
 
+import httpx2
 import huggingface_hub.constants
 import pytest
 import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from segzero_ml.errors import WeightsError
 from segzero_ml.weights import check_finite, choose_device, locate
@@ -80,6 +90,43 @@ def test_weights_that_cannot_be_downloaded_say_what_to_do(
     with pytest.raises(WeightsError, match="could not be fetched") as caught:
         locate("nobody/has-this-model")
     assert "tiny" in caught.value.remedy
+
+
+def answered(kind: type[HfHubHTTPError], status: int) -> HfHubHTTPError:
+    request = httpx2.Request("GET", "https://hub.test/some/model/config.json")
+    return kind("The hub said no.", response=httpx2.Response(status, request=request))
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "remedy"),
+    [
+        (answered(GatedRepoError, 403), "does not give out", "Accept the licence"),
+        (answered(HfHubHTTPError, 401), "does not give out", "HF_TOKEN"),
+        (answered(RepositoryNotFoundError, 404), "were not found", "Check the id"),
+        (answered(RemoteEntryNotFoundError, 404), "lack a file", "format of transformers"),
+        (answered(HfHubHTTPError, 503), "could not be fetched", "Check the network"),
+        (OfflineModeIsEnabled("offline"), "could not be fetched", "Check the network"),
+        (LocalEntryNotFoundError("offline"), "could not be fetched", "Check the network"),
+        (httpx2.ReadTimeout("too slow"), "could not be fetched", "Check the network"),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), "could not be fetched", "network"),
+        (RuntimeError("Data processing error"), "could not be fetched", "Check the network"),
+        (OSError(errno.ENOSPC, "No space left"), "could not be stored", "free space"),
+        (PermissionError(errno.EACCES, "Permission denied"), "could not be stored", "rights"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_whatever_stops_a_download_is_told_with_what_helps(
+    error: Exception, message: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr("segzero_ml.weights.hf_hub_download", download)
+    with pytest.raises(WeightsError, match=message) as caught:
+        locate("some/model")
+    assert remedy in caught.value.remedy
+    assert "some/model" in caught.value.message
+    assert caught.value.__cause__ is error
 
 
 def cached(cache: Path, source: Path, hub_id: str) -> Path:

@@ -65,7 +65,7 @@ def obedient(path: str) -> None:
 
 def with_child(path: str) -> None:
     """Starts a program, which must not outlive the job."""
-    child = processes.start([sys.executable, "-S", "-c", "import time; time.sleep(300)"])
+    child = processes.start([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
     write(path, f"child {child.pid}")
     write(path, f"start {os.getpid()}")
     child.wait()

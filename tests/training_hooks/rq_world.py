@@ -41,12 +41,20 @@ def queues(client: Redis) -> Queues:
 class WorkerProcess:
     """A worker in a process of its own; killed with the test."""
 
-    def __init__(self, url: str, log: Path, queue: str = "ingest", *, burst: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        log: Path,
+        queue: str = "ingest",
+        *,
+        burst: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.log = log
         command = [sys.executable, "-m", "tests.training_hooks.rq_worker", url, queue]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [*command, json.dumps(dict(FAST)), *(["burst"] if burst else [])],
+                [*command, json.dumps({**FAST, **(options or {})}), *(["burst"] if burst else [])],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
                 stdout=output,

@@ -22,7 +22,7 @@ from training_hooks.dead_letters import DeadLetter, DeadLetters
 from training_hooks.failures import LONGEST_REASON, reason_line, redact, summarise
 from training_hooks.job_errors import JobRefusedError
 from training_hooks.queue_jobs import LARGEST_PAYLOAD, JsonSerializer, bind, make_job_id
-from training_hooks.queue_moves import claim
+from training_hooks.queue_moves import bury, claim
 from training_hooks.queues import QueueName
 from training_hooks.redis_client import connect
 from training_hooks.redis_server import EmbeddedServer
@@ -352,6 +352,31 @@ def test_all_dead_letters_come_back_in_the_order_they_died_with_all_their_tries(
     assert redis_client.ttl("rq:job:leave-0") == -1
 
 
+def test_listing_survives_what_others_wrote_there(redis_client: Redis) -> None:
+    dead = DeadLetters(redis_client, ALLOWED, POLICIES)
+    jobs = queues(redis_client)
+    queue = jobs.open(INGEST)
+    for name in ("one-1", "two-2", "three-3"):
+        jobs.enqueue(INGEST, "remember", name, {"path": "x"})
+        job = queue.fetch_job(name)
+        assert isinstance(job, Job)
+        bury(queue, job, "why\x1b[31m\nwhere")
+    redis_client.zadd("rq:failed:ingest", {"bad\x1b[31m id": 1, "forgotten-1": 1, "string-1": 1})
+    redis_client.set("rq:job:string-1", "x")
+    redis_client.delete("rq:results:two-2")
+    redis_client.set("rq:results:two-2", "x")
+    redis_client.delete("rq:results:three-3")
+    redis_client.xadd("rq:results:three-3", {"type": 2, "exc_string": "AAAA"})
+    redis_client.delete("rq:queue:ingest")
+    letters = {letter.job_id: letter for letter in dead.list()}
+    assert letters["one-1"].summary == "why [31m\n  where"
+    assert letters["two-2"].reason == letters["three-3"].reason == "The reason was not recorded."
+    assert "cannot be read" in letters["string-1"].reason
+    assert all(letter.summary.isprintable() for letter in dead.list() if "\n" not in letter.summary)
+    assert "forgotten-1" not in letters
+    assert dead.retry() == 3
+
+
 # Cancelling and progress ------------------------------------------------------------------
 
 
@@ -425,11 +450,11 @@ def test_looking_at_the_queues_changes_nothing(redis_client: Redis) -> None:
     job = queue.fetch_job("one-1")
     assert job is not None
     assert claim(queue, job, "worker", -5) is not None  # abandoned five seconds ago
-    before = {key: redis_client.dump(key) for key in redis_client.keys()}
+    before = {key: redis_client.dump(key) for key in redis_client.keys("*")}
     assert jobs.depth(INGEST).running == 1
     jobs.find("one-1")
     DeadLetters(redis_client, ALLOWED).list()
-    assert {key: redis_client.dump(key) for key in redis_client.keys()} == before
+    assert {key: redis_client.dump(key) for key in redis_client.keys("*")} == before
 
 
 # Summaries --------------------------------------------------------------------------------
@@ -471,19 +496,19 @@ def test_a_reason_is_one_short_printable_line(text: str) -> None:
 
 
 def test_a_summary_names_the_cause_and_the_place_even_of_a_broken_exception() -> None:
-    class Rude(Exception):
+    class RudeError(Exception):
         def __str__(self) -> str:
             raise RuntimeError
 
     try:
         try:
-            raise Rude
-        except Rude as rude:
+            raise RudeError
+        except RudeError as rude:
             raise ValueError("outer\nsecond line") from rude
     except ValueError as error:
         first, second, place = summarise(error).splitlines()
     assert first == "ValueError: outer second line"
-    assert "Rude" in second
+    assert "RudeError" in second
     assert "test_queues.py" in place
 
 

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -424,7 +425,9 @@ def test_waiting_ends_when_something_arrives(spool: Spool) -> None:
     assert not spool.wait(0.01)
     thread = threading.Timer(0.05, spool.append, [b"x"])
     thread.start()
-    assert spool.wait(30)
+    start = time.monotonic()
+    assert spool.wait(60)
+    assert time.monotonic() - start < 30
     thread.join()
     spool.acknowledge(1)
     assert not spool.wait(0.01)

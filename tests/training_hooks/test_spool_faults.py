@@ -304,9 +304,66 @@ def test_a_failing_fsync_is_never_a_success_and_nothing_is_written_behind_it(
         seq = spool.append(b"after")
         assert seq > 2
         assert [record.payload for record in spool.pending()] == [b"before", b"after"]
+        contents = [path.read_bytes() for path in sorted(tmp_path.glob("*.seg"))]
+        assert [content[32:] for content in contents] == [b"before", b"after"]  # a file each
     with Spool(tmp_path) as spool:
         assert [record.payload for record in spool.pending()] == [b"before", b"after"]
         assert spool.append(b"x") > seq
+
+
+def test_draining_a_full_disk_frees_it_without_another_append(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_fd: int, _data: memoryview, _offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Spool(tmp_path) as spool:
+        spool.append(b"x")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", fail)
+            with pytest.raises(SpoolFullError):
+                spool.append(b"y")
+        spool.acknowledge(1)
+        assert list(tmp_path.glob("*.seg")) == []
+        assert spool.stats().bytes == 0
+
+
+def test_closing_lets_the_appends_under_way_succeed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    syncing, go_on = threading.Event(), threading.Event()
+    real_sync = os.fsync
+    outcomes: list[int | SpoolError] = []
+
+    def sync(fd: int) -> None:
+        syncing.set()
+        go_on.wait(30)
+        real_sync(fd)
+
+    def append() -> None:
+        try:
+            outcomes.append(spool.append(b"x"))
+        except SpoolError as error:
+            outcomes.append(error)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    threads = [threading.Thread(target=append) for _ in range(3)]
+    threads[0].start()
+    assert syncing.wait(30)
+    threads[1].start()
+    threads[2].start()
+    time.sleep(0.2)  # they gather
+    threads.append(threading.Thread(target=spool.close))
+    threads[3].start()
+    time.sleep(0.2)  # it waits
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert sorted(each for each in outcomes if isinstance(each, int)) == [1, 2, 3]
+    with Spool(tmp_path) as spool:
+        assert [record.seq for record in spool.pending()] == [1, 2, 3]
 
 
 def test_an_acknowledgement_that_is_not_durable_fails_and_can_be_repeated(
@@ -396,6 +453,8 @@ def test_of_a_group_that_fits_in_part_the_whole_records_are_kept(
         assert sum(isinstance(each, SpoolFullError) for each in outcomes) == 5
         assert [record.seq for record in spool.pending()] == sorted(kept)
         assert spool.stats().full
+        sizes = [path.stat().st_size for path in tmp_path.glob("*.seg")]
+        assert sizes == [5 * (32 + 100)]  # the half record is cut off
     with Spool(tmp_path) as spool:
         assert [record.seq for record in spool.pending()] == sorted(kept)
         assert spool.stats().quarantined == 0

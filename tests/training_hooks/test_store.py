@@ -188,6 +188,9 @@ def test_a_list_disproves_a_deletion_that_came_before_it(store: CorrectionStore)
     mark = store.mark(PROJECT)
     assert store.upsert(correction(1), listed_since=mark) is Outcome.CREATED
     assert store.upsert(correction(2, task=2), listed_since=mark) is Outcome.CREATED
+    assert store.statistics(PROJECT).deleted == 0
+    # From here on its events count again.
+    assert store.upsert(correction(1, second=1)) is Outcome.UPDATED
     assert store.upsert(correction(3, task=2)) is Outcome.CREATED
 
 

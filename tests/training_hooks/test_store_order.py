@@ -9,7 +9,13 @@ from statistics import fmean, median
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from redis import Redis
 
 from segzero_ml.corrections import Correction, Revision, Verdict
@@ -177,11 +183,9 @@ class LossyLabelStudio(RuleBasedStateMachine):
     afterwards events go on arriving.
     """
 
-    server: EmbeddedServer
-
-    def __init__(self) -> None:
+    def __init__(self, server: EmbeddedServer) -> None:
         super().__init__()
-        self.client = connect(self.server.url)
+        self.client = connect(server.url)
         self.client.flushdb()
         self.store = CorrectionStore(self.client)
         self.studio: dict[int, Saved] = {}
@@ -232,8 +236,7 @@ class LossyLabelStudio(RuleBasedStateMachine):
 
     @rule(annotation=st.integers(1, 12))
     def forged_future(self, annotation: int) -> None:
-        if annotation not in self.studio:
-            deliver(self.store, Saved(annotation, 10**6, "forged", truth=True))
+        deliver(self.store, Saved(annotation, 10**6, "forged", truth=True))
 
     @rule()
     def ask_for_the_list(self) -> None:
@@ -266,10 +269,10 @@ class LossyLabelStudio(RuleBasedStateMachine):
 
 
 def test_reconciling_makes_the_store_equal_to_label_studio(redis_server: EmbeddedServer) -> None:
-    machine = type("Lossy", (LossyLabelStudio,), {"server": redis_server})
-    test = machine.TestCase
-    test.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
-    test().runTest()
+    run_state_machine_as_test(
+        lambda: LossyLabelStudio(redis_server),  # type: ignore[arg-type]
+        settings=settings(max_examples=40, stateful_step_count=30, deadline=None),
+    )
 
 
 def test_the_model_of_these_tests_knows_what_newer_means() -> None:

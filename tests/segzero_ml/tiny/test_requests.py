@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -19,10 +20,15 @@ from segzero_ml.tiny.wording import COLOUR_IDEAS, SHAPE_IDEAS
 Asked = list[tuple[tuple[SceneObject, ...], SceneRequest]]
 
 
+@functools.cache
+def _scenes() -> list[tuple[SceneObject, ...]]:
+    """Objects of the scenes that are asked about: drawing takes far longer than asking."""
+    return [scene_of(seed, HELD_OUT_STREAM).objects for seed in range(120)]
+
+
 def _asked(kind: str) -> Asked:
     found = []
-    for seed in range(120):
-        objects = scene_of(seed, HELD_OUT_STREAM).objects
+    for seed, objects in enumerate(_scenes()):
         request = make_request(objects, kind, np.random.default_rng(seed))
         if request is not None:
             found.append((objects, request))
