@@ -177,9 +177,10 @@ class LabelStudio:
                 },
             )
             batch = self._api.check(list[Task], reply.get("tasks"), "/api/tasks/")
-            if not batch:
-                break
+            known = len(tasks)
             tasks |= {task.id: task for task in batch}
+            if len(tasks) == known:
+                break
             total, page = int(reply.get("total", 0)), page + 1
         return [tasks[task_id] for task_id in sorted(tasks)]
 

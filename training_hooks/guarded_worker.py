@@ -34,7 +34,7 @@ from rq.utils import now
 from training_hooks import queue_moves, queue_rescue
 from training_hooks.failures import summarise
 from training_hooks.job_errors import JobCancelledError
-from training_hooks.processes import die_with_parent
+from training_hooks.processes import die_with_parent, ending
 from training_hooks.queue_jobs import AllowedJob, JsonSerializer
 from training_hooks.queue_moves import GuardedQueue, Move
 from training_hooks.running_job import forget_request
@@ -44,8 +44,7 @@ _log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S: Final = 5.0
 _OVERTIME_S: Final = 30
-_SAME_REQUEST_S: Final = 1.0
-"""A signal that soon after another one is the same: a terminal and a supervisor both sent it."""
+_SAME_REQUEST_S: Final = 1.0  # a terminal and a supervisor may both send a signal
 
 
 class GuardedWorker(Worker):
@@ -108,7 +107,6 @@ class GuardedWorker(Worker):
                 if found is None:
                     break
                 self.execute_job(*found)
-                self.heartbeat()
                 worked = True
         finally:
             with contextlib.suppress(RedisError):
@@ -149,8 +147,15 @@ class GuardedWorker(Worker):
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """Say that the worker is alive; for `abandon_after_s` if nothing else is said."""
-        super().heartbeat(timeout or self.options.abandon_after_s, pipeline)
-        if pipeline is None and not self.connection.hexists(self.key, "birth"):
+        alive_s = timeout or self.options.abandon_after_s
+        if pipeline is not None:
+            super().heartbeat(alive_s, pipeline)
+            return
+        with self.connection.pipeline() as pipe:
+            super().heartbeat(alive_s, pipe)
+            pipe.hexists(self.key, "birth")
+            *_, known = pipe.execute()
+        if not known:
             self._register_again()
         self._note_contact()
 
@@ -253,7 +258,7 @@ class GuardedWorker(Worker):
             self._patiently(lambda: queue_moves.put_back(queue, job, execution))
             _log.warning("Job %s was interrupted and put back.", job.id)
             return
-        reason = f"Its process {_ending(status)}."
+        reason = f"Its process {ending(status)}."
         move = self._patiently(lambda: queue_moves.settle_failure(queue, job, execution, reason))
         if move is not Move.LOST:
             _log.error("Job %s failed, now %s: %s", job.id, move, reason)
@@ -320,12 +325,3 @@ class GuardedWorker(Worker):
 def _forgotten(job: Job) -> Move:
     forget_request(job.id, job.connection)
     return Move.FINISHED
-
-
-def _ending(status: int | None) -> str:
-    """How a process ended, from its wait status."""
-    if status is None:
-        return "ended, nobody knows how"
-    if os.WIFSIGNALED(status):
-        return f"was killed by signal {os.WTERMSIG(status)}"
-    return f"ended with status {os.waitstatus_to_exitcode(status)}"

@@ -120,6 +120,15 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
         os.killpg(pid, number)
 
 
+def ending(status: int | None) -> str:
+    """How a process ended, in words, from what `os.wait4` says; None if nobody knows."""
+    if status is None:
+        return "ended, nobody knows how"
+    if os.WIFSIGNALED(status):
+        return f"was killed by signal {os.WTERMSIG(status)}"
+    return f"ended with status {os.waitstatus_to_exitcode(status)}"
+
+
 def launch(parent_pid: int, argv: Sequence[str], environment: Mapping[str, str]) -> int:
     """Become the program `argv`, tied to the life of the parent. Runs in the child.
 

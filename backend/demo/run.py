@@ -76,7 +76,8 @@ def run(options: Options, console: Console) -> bool:
         servers = _start(state, folder, steps, children)
         with LabelStudio(state.label_studio_url, state.user.token) as client:
             state, samples = _fill(client, state, folder, steps)
-            found = _predict(client, state, samples, steps)
+            version = _connect(client, state, steps)
+            found = _predict(client, state, samples, version, steps)
         console.print(table_of(found))
         console.print(summary_of(found))
         if not options.once:
@@ -140,7 +141,7 @@ def _start(state: State, folder: Folder, steps: Steps, children: ExitStack) -> S
 def _fill(
     client: LabelStudio, state: State, folder: Folder, steps: Steps
 ) -> tuple[State, dict[int, Sample]]:
-    """Have the project with its tasks and the backend connected; the sample of each task."""
+    """Have the project with its tasks; the sample that each was made of."""
     from segzero_ml.datasets.scenes import scene_samples
 
     with steps.step(f"A project with {TASKS} pictures and requests") as say:
@@ -157,6 +158,11 @@ def _fill(
         of_task = {
             task.id: by_scene[scene] for task in tasks if (scene := scene_of(task)) in by_scene
         }
+    return state, of_task
+
+
+def _connect(client: LabelStudio, state: State, steps: Steps) -> str | None:
+    """Join the backend to the project; the version that it reports."""
     with steps.step("Connecting the backend to the project (as segzero connect does)"):
         access = BackendAccess(
             state.backend_url,
@@ -164,12 +170,15 @@ def _fill(
             SecretStr(state.backend.password),
             SecretStr(state.backend.webhook_secret),
         )
-        connect(client, _project(state), access)
-    return state, of_task
+        return connect(client, _project(state), access).model_version
 
 
 def _predict(
-    client: LabelStudio, state: State, samples: dict[int, Sample], steps: Steps
+    client: LabelStudio,
+    state: State,
+    samples: dict[int, Sample],
+    version: str | None,
+    steps: Steps,
 ) -> list[Outcome]:
     """Have Label Studio retrieve the predictions, and read them back."""
     project_id = _project(state)
@@ -178,11 +187,12 @@ def _predict(
             client,
             project_id,
             list(samples),
+            version,
             lambda done: say(f"{done} of {len(samples)} tasks"),
         )
     with steps.step("Reading the predictions back"):
         tasks = [task for task in client.tasks(project_id) if task.id in samples]
-        return [outcome(task, samples[task.id]) for task in tasks]
+        return [outcome(task, samples[task.id], version) for task in tasks]
 
 
 def _stay(servers: Sequence[Child], console: Console) -> None:

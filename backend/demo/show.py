@@ -19,6 +19,18 @@ Say = Callable[[str], None]
 """Shows how far a step is."""
 
 _DETAIL_LENGTH: Final = 60
+_TO_TRY: Final = (
+    "",
+    "Then try:",
+    "- Click a task: mask and reasons are there. Mend the mask with brush or",
+    "  eraser and press Submit.",
+    "- Switch on Auto-Annotation below the picture and type another request",
+    '  into the box beside it, such as "the leftmost shape"; Enter asks.',
+    "- Order the list by Prediction score: the doubtful ones come first.",
+    "- Your own project: segzero template, then segzero connect.",
+    "",
+    "Ctrl-C stops everything; python -m backend.demo --keep goes on later.",
+)
 
 
 class Steps:
@@ -80,19 +92,10 @@ def what_next(state: State) -> Panel:
     """The address, the login, and what to try."""
     page = f"{state.label_studio_url}/projects/{state.project_id}"
     lines = [
-        Text.assemble("Open     ", (page, "bold cyan")),
-        Text.assemble("E-mail   ", (state.user.email, "bold")),
-        Text.assemble("Password ", (state.user.password, "bold")),
-        Text(),
-        Text("Then try:"),
-        Text(" - Click a task: mask and reasons are there. Mend the mask with brush or eraser"),
-        Text("   and press Submit."),
-        Text(" - Switch on Auto-Annotation below the picture and type another request into the"),
-        Text('   box beside it, such as "the leftmost shape"; Enter asks.'),
-        Text(" - In the list, order by Prediction score: the doubtful ones come first."),
-        Text(" - Your own project: segzero template, then segzero connect."),
-        Text(),
-        Text("Ctrl-C stops everything. Go on later with: python -m backend.demo --keep"),
+        Text.assemble("Open      ", (page, "bold cyan")),
+        Text.assemble("E-mail    ", (state.user.email, "bold")),
+        Text.assemble("Password  ", (state.user.password, "bold")),
+        *map(Text, _TO_TRY),
     ]
     return Panel(Text("\n").join(lines), title="Label Studio is ready", expand=False)
 

@@ -65,6 +65,7 @@ def retrieve_all(
     client: LabelStudio,
     project_id: int,
     task_ids: Sequence[int],
+    model_version: str | None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Have Label Studio retrieve predictions for the tasks, as its Data Manager does.
@@ -76,6 +77,7 @@ def retrieve_all(
         client: The Label Studio.
         project_id: The project.
         task_ids: The tasks.
+        model_version: The version that the backend reports.
         progress: Called with the number of tasks asked for so far.
     """
     waiting, at_once = list(task_ids), RETRIEVE_AT_ONCE
@@ -85,20 +87,27 @@ def retrieve_all(
             client.retrieve_predictions(project_id, batch)
             if progress is not None:
                 progress(len(task_ids) - len(waiting) + start + len(batch))
-        have = {task.id for task in client.tasks(project_id) if task.predictions}
+        tasks = client.tasks(project_id)
+        have = {task.id for task in tasks if newest_prediction(task, model_version) is not None}
         missing = [task_id for task_id in waiting if task_id not in have]
         if at_once == 1 and len(missing) == len(waiting):
             return
         waiting, at_once = missing, 1
 
 
-def outcome(task: Task, sample: Sample) -> Outcome:
-    """Compare a task's newest prediction with the sample it was made of.
+def newest_prediction(task: Task, model_version: str | None) -> StoredPrediction | None:
+    """The newest prediction of a version that a task holds."""
+    found = [one for one in task.predictions if one.model_version == model_version]
+    return max(found, key=lambda prediction: prediction.id, default=None)
+
+
+def outcome(task: Task, sample: Sample, model_version: str | None) -> Outcome:
+    """Compare a task's newest prediction of a version with the sample it was made of.
 
     Raises:
         MaskError: A stored mask cannot be read.
     """
-    newest = max(task.predictions, key=lambda prediction: prediction.id, default=None)
+    newest = newest_prediction(task, model_version)
     picture = sample.image()
     size = ImageSize(picture.width, picture.height)
     iou = None

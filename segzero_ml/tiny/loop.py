@@ -32,6 +32,7 @@ class LoopOptions:
         log_every: Steps between printed lines.
         slow_part: Start of the names of parameters that learn more slowly; "" for none.
         slow_rate: Their share of the learning rate.
+        device: Where the model is trained: `cpu` or `cuda`.
     """
 
     steps: int
@@ -45,19 +46,21 @@ class LoopOptions:
     log_every: int = 50
     slow_part: str = ""
     slow_rate: float = 0.3
+    device: str = "cpu"
 
 
 def run_loop(model: Any, step: Step, options: LoopOptions) -> Any:
     """Trains in place under bfloat16 autocast.
 
     Args:
-        model: The module to train.
+        model: The module to train; it is moved to the options' device.
         step: From the step's number to its loss and the figures to show.
         options: How to train.
 
     Returns:
         A copy of the model with the averaged weights.
     """
+    model.to(options.device)
     averaged = copy.deepcopy(model).requires_grad_(False).eval()
     optimizer = _optimizer(model, options)
     first = _resume(model, averaged, optimizer, options.checkpoint)
@@ -74,7 +77,7 @@ def run_loop(model: Any, step: Step, options: LoopOptions) -> Any:
         for index in range(first, options.steps):
             for group in optimizer.param_groups:
                 group["lr"] = group["share"] * _rate(index, options)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(torch.device(options.device).type, torch.bfloat16):
                 loss, figures = step(index)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -144,7 +147,8 @@ def _save(
 def _resume(model: Any, averaged: Any, optimizer: torch.optim.Optimizer, path: Path | None) -> int:
     if path is None or not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    # By way of the CPU: a checkpoint of one device can be gone on with on another.
+    state = torch.load(path, weights_only=True, map_location="cpu")
     model.load_state_dict(state["model"])
     averaged.load_state_dict(state["averaged"])
     optimizer.load_state_dict(state["optimizer"])

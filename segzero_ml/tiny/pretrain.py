@@ -2,7 +2,7 @@
 
 Seeded; shows progress; keeps checkpoints and goes on from them after an interruption. The
 reasoner first learns to see, then to answer. On two CPU cores: about an hour and a half
-for the reasoner, half an hour for the segmenter.
+for the reasoner, half an hour for the segmenter; `--device cuda` trains on a GPU instead.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -26,7 +27,10 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one recipe; see `--help`."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch finds no GPU here: leave --device out")
     torch.set_num_threads(options.threads)
     out: Path = options.out or WEIGHTS / options.model
     make = _reasoner if options.model == "reasoner" else _segmenter
@@ -45,6 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, help="steps of the whole model")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of every batch")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cpu by default")
+    parser.add_argument(
+        "--no-compile", action="store_true", help="do not compile the reasoner's language model"
+    )
     parser.add_argument(
         "--work", type=Path, default=Path(".cache/tabletop"), help="keeps scenes and checkpoints"
     )
@@ -57,6 +65,7 @@ def _reasoner(options: argparse.Namespace, out: Path) -> None:
     model, tokenizer = train_reasoner(
         replace(
             base,
+            compiled=not options.no_compile,
             seeing=_loop(base.seeing, options.seeing_steps, options, "seeing"),
             answering=_loop(base.answering, options.steps, options, "answering"),
         ),
@@ -68,7 +77,11 @@ def _reasoner(options: argparse.Namespace, out: Path) -> None:
 def _segmenter(options: argparse.Namespace, out: Path) -> None:
     base = SegmenterOptions()
     loop = _loop(base.loop, options.steps, options, "segmenter")
-    model = train_segmenter(replace(base, loop=loop), options.work)
+    save_segmenter(train_segmenter(replace(base, loop=loop), options.work), out)
+
+
+def save_segmenter(model: Any, out: Path) -> None:
+    """Writes weights (what was learned in float16) and configuration as one directory."""
     learned = dict(model.named_parameters())
     weights = {
         name: (value.half() if name in learned else value).contiguous()
@@ -86,6 +99,7 @@ def _loop(
         base,
         steps=steps or base.steps,
         seed=options.seed,
+        device=options.device,
         checkpoint=options.work / f"{name}-{options.seed}.pt",
     )
 

@@ -51,7 +51,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None = No
         value: (..., T, d).
         hidden: bool, (S, T): what may not be seen; None hides nothing.
     """
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(query.device.type, enabled=False):
         query, key = query.to(value.dtype), key.to(value.dtype)
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         if hidden is not None:
@@ -62,9 +62,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None = No
 
 def _vision_rotation(visual: Any, patches: int) -> tuple[Tensor, Tensor]:
     side = 2 * GRID
-    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    device = visual.patch_embed.proj.weight.device
+    place = torch.arange(side, device=device)
+    rows, columns = torch.meshgrid(place, place, indexing="ij")
     order = torch.stack([rows, columns], -1).view(GRID, 2, GRID, 2, 2).transpose(1, 2)
-    cos, sin = visual.rotary_pos_emb(torch.zeros(1), order.reshape(patches, 2))
+    cos, sin = visual.rotary_pos_emb(torch.zeros(1, device=device), order.reshape(patches, 2))
     return cos, sin
 
 
@@ -107,7 +109,8 @@ def packed_attention(
     head, count = packing.head, packing.requests
     b, heads, length, d = query.shape
     own = (length - head) // count
-    image = attend(query[:, :, :head], key[:, :, :head], value[:, :, :head], _ahead_of(head))
+    ahead = _ahead_of(head, 0, query.device)
+    image = attend(query[:, :, :head], key[:, :, :head], value[:, :, :head], ahead)
 
     def apart(x: Tensor) -> Tensor:  # (B * count, heads, own, d)
         x = x[:, :, head:].reshape(b, heads, count, own, d)
@@ -116,11 +119,13 @@ def packed_attention(
     def with_image(x: Tensor) -> Tensor:  # (B * count, heads, head + own, d)
         return torch.cat([x[:, :, :head].repeat_interleave(count, dim=0), apart(x)], dim=2)
 
-    answers = attend(apart(query), with_image(key), with_image(value), _ahead_of(own, head))
+    ahead = _ahead_of(own, head, query.device)
+    answers = attend(apart(query), with_image(key), with_image(value), ahead)
     answers = answers.view(b, count, heads, own, d).permute(0, 1, 3, 2, 4)
     return torch.cat([image.transpose(1, 2), answers.reshape(b, count * own, heads, d)], 1), None
 
 
-def _ahead_of(length: int, before: int = 0) -> Tensor:
+def _ahead_of(length: int, before: int, device: torch.device) -> Tensor:
     """bool, (length, before + length): True where a token would look ahead of itself."""
-    return torch.ones(length, before + length, dtype=torch.bool).triu(before + 1)
+    everywhere = torch.ones(length, before + length, dtype=torch.bool, device=device)
+    return everywhere.triu(before + 1)

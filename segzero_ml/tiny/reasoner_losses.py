@@ -20,6 +20,10 @@ DENSE_NUMBERS = 6  # x1 y1 x2 y2 of the box, x y of the point
 class Trainee(nn.Module):
     """The reasoner with the dense heads that only training uses."""
 
+    colour_ids: Tensor
+    shape_ids: Tensor
+    number_ids: Tensor
+
     def __init__(
         self, model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast
     ) -> None:
@@ -31,9 +35,12 @@ class Trainee(nn.Module):
         self.numbers = nn.Linear(HIDDEN, DENSE_NUMBERS * HIDDEN)
         self.edges = nn.Linear(HIDDEN, 4)
         self.cell = nn.Linear(HIDDEN, 2 * GRID)
-        self.colour_ids = torch.tensor(word_ids(tokenizer, tuple(COLOURS)))
-        self.shape_ids = torch.tensor(word_ids(tokenizer, SHAPES))
-        self.number_ids = torch.tensor(number_ids(tokenizer))
+        for name, ids in (
+            ("colour_ids", word_ids(tokenizer, tuple(COLOURS))),
+            ("shape_ids", word_ids(tokenizer, SHAPES)),
+            ("number_ids", number_ids(tokenizer)),
+        ):
+            self.register_buffer(name, torch.tensor(ids), persistent=False)
 
     def dense_loss(
         self, tokens: Tensor, dense: DenseTargets, blur: float
@@ -63,7 +70,7 @@ class Trainee(nn.Module):
 
     def _step_losses(self, x: Tensor, known: Tensor, truth: Tensor) -> dict[str, Tensor]:
         """The two halves of a position: where the token is, and the box as seen from there."""
-        place = torch.arange(GRID * GRID).expand_as(known)[known]
+        place = torch.arange(GRID * GRID, device=x.device).expand_as(known)[known]
         row, column = place // GRID, place % GRID
         center = (torch.stack([column, row], -1) + 0.5) * (FRAME / GRID)
         edges = (truth[:, :4] - center.repeat(1, 2)) / (FRAME / GRID)
@@ -80,7 +87,7 @@ def blurred_cross_entropy(logits: Tensor, truth: Tensor, blur: float) -> Tensor:
         truth: int64, (N,).
         blur: Standard deviation of the bell, in units of the frame.
     """
-    distance = torch.arange(logits.shape[-1]) - truth[:, None]
+    distance = torch.arange(logits.shape[-1], device=logits.device) - truth[:, None]
     target = torch.softmax(-0.5 * (distance / blur) ** 2, dim=-1)
     return -(target * logits.log_softmax(-1)).sum(-1).mean()
 
@@ -112,21 +119,27 @@ def answer_loss(
     truth = batch.labels[asked]
     logits = model.lm_head(hidden[asked]).float()
     loss = F.cross_entropy(logits, truth, reduction="none")
-    which = torch.full((logits.shape[-1],), -1)
-    which[trainee.number_ids] = torch.arange(len(trainee.number_ids))
+    which = torch.full((logits.shape[-1],), -1, device=logits.device)
+    order = torch.arange(FRAME + 1, device=logits.device)
+    which[trainee.number_ids] = order
     number = which[truth]
     is_number = number >= 0
     # Over the whole vocabulary a number must still win: bell over numbers, all as rivals.
     scores = logits[is_number]
-    bell = torch.softmax(
-        -0.5 * ((torch.arange(FRAME + 1) - number[is_number][:, None]) / blur) ** 2, dim=-1
-    )
+    bell = torch.softmax(-0.5 * ((order - number[is_number][:, None]) / blur) ** 2, dim=-1)
     numbers = -(bell * scores.log_softmax(-1)[:, trainee.number_ids]).sum(-1)
     with torch.no_grad():
         right = logits.argmax(-1) == truth
         guess = which[scores.argmax(-1)]
         off = (guess - number[is_number]).abs().float().mean() / FRAME
+    weights = batch.weights[asked]
+    concluding = weights > 1
     words = loss[~is_number]
-    total = (words.sum() + numbers.sum()) / len(truth)
-    figures = {"words": words.mean(), "right": right[~is_number].float().mean(), "at": off}
+    total = ((words * weights[~is_number]).sum() + numbers.sum()) / weights.sum()
+    figures = {
+        "words": words.mean(),
+        "seen": right[~is_number & ~concluding].float().mean(),
+        "concluded": right[concluding].float().mean(),
+        "at": off,
+    }
     return total, {name: float(value.detach()) for name, value in figures.items()}

@@ -8,8 +8,12 @@ model learns to answer, with that dense knowledge kept up beside it.
 
 from __future__ import annotations
 
+import logging
+import os
+import shlex
+import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +28,11 @@ from transformers import (
 from segzero_ml.tiny.cache import SceneCache, load_or_draw
 from segzero_ml.tiny.loop import LoopOptions, run_loop
 from segzero_ml.tiny.reasoner import FRAME, build_config, build_model, build_tokenizer
-from segzero_ml.tiny.reasoner_data import BatchMaker
+from segzero_ml.tiny.reasoner_data import Batch, BatchMaker, DenseTargets
 from segzero_ml.tiny.reasoner_forward import packed_attention, see
 from segzero_ml.tiny.reasoner_losses import Trainee, answer_loss
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class ReasonerOptions:
         batch: Scenes a step afterwards.
         requests: Requests a scene.
         compiled: Whether the language model is compiled: a minute once, then a third faster.
+            Needs a C++ compiler; without one it runs as it is.
         seeing: The first stage's loop.
         answering: The second stage's loop; what the vision tower knows changes slowly in it.
     """
@@ -62,6 +69,10 @@ def train_reasoner(
     Returns:
         The trained model, with averaged weights, and its tokenizer.
     """
+    # Before the first stage: its hours are not to be lost for want of a compiler.
+    if options.compiled and not _choose_compiler():
+        _log.warning("No C++ compiler was found: the language model is trained uncompiled.")
+        options = replace(options, compiled=False)
     scenes = load_or_draw(cache_folder, options.scenes, FRAME)
     torch.manual_seed(options.seeing.seed)
     tokenizer = build_tokenizer()
@@ -70,14 +81,16 @@ def train_reasoner(
     trainee.model.model.language_model.config._attn_implementation = "packed"
     seen = _seeing(trainee, scenes, tokenizer, options)
     answered = _answering(seen, scenes, tokenizer, options)
-    return answered.model, tokenizer
+    return answered.model.cpu(), tokenizer
 
 
 def _seeing(
     trainee: Trainee, scenes: SceneCache, tokenizer: PreTrainedTokenizerFast, o: ReasonerOptions
 ) -> Trainee:
     maker = BatchMaker(scenes, tokenizer, 0, o.seeing.seed)
-    batches = _ahead(lambda i: maker.make(i, o.seeing_batch, with_text=False))
+    batches = _ahead(
+        lambda i: _moved(maker.make(i, o.seeing_batch, with_text=False), o.seeing.device)
+    )
 
     def step(index: int) -> tuple[Tensor, dict[str, float]]:
         batch = batches(index)
@@ -92,7 +105,7 @@ def _answering(
     trainee: Trainee, scenes: SceneCache, tokenizer: PreTrainedTokenizerFast, o: ReasonerOptions
 ) -> Trainee:
     maker = BatchMaker(scenes, tokenizer, o.requests, o.answering.seed + 1)
-    batches = _ahead(lambda i: maker.make(i, o.batch))
+    batches = _ahead(lambda i: _moved(maker.make(i, o.batch), o.answering.device))
     read: Any = trainee.model.model.language_model
     if o.compiled:
         read = torch.compile(read, dynamic=False)
@@ -108,6 +121,26 @@ def _answering(
 
     trained: Trainee = run_loop(trainee, step, o.answering)
     return trained
+
+
+def _choose_compiler() -> bool:
+    """Tells torch which C++ compiler there is; False when there is none."""
+    named = os.environ.get("CXX", "")
+    if named and shutil.which(shlex.split(named)[0]):
+        return True  # torch reads it by itself
+    found = next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
+    if found is None:
+        return False
+    from torch._inductor import config  # it looks for g++ alone
+
+    config.cpp.cxx = (None, found)
+    return True
+
+
+def _moved(batch: Batch, device: str) -> Batch:
+    dense = DenseTargets(*(getattr(batch.dense, f.name).to(device) for f in fields(DenseTargets)))
+    parts = ("patches", "input_ids", "labels", "weights", "positions")
+    return replace(batch, dense=dense, **{name: getattr(batch, name).to(device) for name in parts})
 
 
 def _blur(index: int, steps: int) -> float:

@@ -36,7 +36,7 @@ class SegmenterOptions:
     Args:
         scenes: Training scenes to draw.
         batch: Scenes a step.
-        loop: Steps, learning rate, seed, where to keep checkpoints.
+        loop: Steps, learning rate, seed, device, where to keep checkpoints.
     """
 
     scenes: int = 4000
@@ -58,11 +58,11 @@ def train_segmenter(options: SegmenterOptions, cache_folder: Path) -> Any:
     def step(index: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([options.loop.seed, index])
         batch = _batch(scenes, options.batch, rng)
-        return _loss(model, *batch)
+        return _loss(model, *(part.to(options.loop.device) for part in batch))
 
     averaged = run_loop(model, step, options.loop)
     share_mask_tokens(averaged)
-    return averaged
+    return averaged.cpu()
 
 
 def start_attention_by_place(model: Any) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import copy
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backend.annotations import ImageFacts, Reason, find_prediction, identify, to_correction
 from backend.labelling import parse_config
@@ -397,7 +400,7 @@ def test_an_annotation_that_label_studio_would_not_send_is_refused(changes: dict
 
 def test_a_result_nested_beyond_measure_is_refused() -> None:
     deep: Any = []
-    for _ in range(100_000):
+    for _ in range(10_000):
         deep = [deep]
     with pytest.raises(InputError, match="no plain JSON"):
         identify(annotation({"value": deep}), task(), STUDIO)
@@ -447,6 +450,58 @@ def test_what_comes_out_survives_json() -> None:
     region = predicted(RING, note="\ud83d half a character")
     one = correct([kept(region, RING | STAR)], prediction(region, model_version="v\ud800"))
     assert Correction.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
+# --- Hostile --------------------------------------------------------------------------------
+
+ODD = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text(st.characters(), max_size=5)
+    | st.sampled_from(["image", "brush", "brushlabels", "polygon", "bitmask", "prediction"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=5,
+)
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Every container in a payload with each of its keys; the insides of an RLE count once."""
+    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+    found = []
+    for key in keys:
+        found.append((value, key))
+        if isinstance(value[key], dict | list) and key != "rle":
+            found += places(value[key])
+    return found
+
+
+@given(st.data())
+def test_whatever_stands_in_a_payload_is_read_or_refused(data: st.DataObject) -> None:
+    ring = predicted(RING, note="A hole.", request="the ring")
+    sides = {"x": 1, "y": 2, "width": 30, "height": 40, "rotation": 5}
+    square = brush(RING, type="rectangle", value=sides)
+    corners = {"points": [[1, 2], [30, 2], [9, 40]], "polygonlabels": ["Object"]}
+    outline = brush(RING, type="polygonlabels", value=corners)
+    payload = copy.deepcopy(
+        {
+            "annotation": annotation(kept(ring), square, outline, text("notes", "A hole.")),
+            "task": task(),
+            "prediction": prediction(ring, text("notes", "A disc.")),
+        }
+    )
+    holder, key = data.draw(
+        st.sampled_from([at for part in payload.values() for at in places(part)])
+    )
+    holder[key] = data.draw(ODD)
+    try:
+        found = find_prediction(payload["annotation"], [payload["prediction"]])
+        made = to_correction(payload["annotation"], payload["task"], found, LABELLING, STUDIO)
+    except InputError:
+        return
+    if isinstance(made, Correction):
+        assert Correction.from_json(json.loads(json.dumps(made.to_json()))) == made
 
 
 # --- Which prediction -----------------------------------------------------------------------

@@ -207,6 +207,10 @@ def test_metrics_tell_tasks_calls_and_state(serve: Serve, scenes: list[Scene]) -
         running.predict(task(0, request=naming(scenes[0])), {"id": 2})
         running.get("/no/such/path")
         reply = running.get("/metrics")
+        until = time.monotonic() + 60
+        # The model's thread takes note that it is done a moment after the answer is out.
+        while "segzero_queue_requests 0.0" not in reply.text and time.monotonic() < until:
+            reply = running.get("/metrics")
     assert reply.headers["Content-Type"].startswith("text/plain")
     for line in (
         'segzero_predict_tasks_total{outcome="ok"} 1.0',

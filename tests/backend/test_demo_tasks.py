@@ -54,24 +54,31 @@ def task_with(sample: Sample, *predicted: Sequence[BoolMask]) -> Task:
 
 
 def test_a_perfect_prediction_has_an_iou_of_one(sample: Sample) -> None:
-    found = outcome(task_with(sample, sample.masks), sample)
+    found = outcome(task_with(sample, sample.masks), sample, "v1")
     assert found == Outcome(5, sample.request, "Reason 1.", 0.25, 1.0, has_target=True)
 
 
 def test_the_newest_prediction_counts(sample: Sample) -> None:
     nothing = np.zeros_like(sample.masks[0])
-    assert outcome(task_with(sample, sample.masks, [nothing]), sample).iou == 0.0
+    assert outcome(task_with(sample, sample.masks, [nothing]), sample, "v1").iou == 0.0
 
 
 def test_nothing_found_where_nothing_is_counts_fully(sample: Sample) -> None:
     absent = replace(sample, masks=())
-    found = outcome(task_with(sample, []), absent)
+    found = outcome(task_with(sample, []), absent, "v1")
     assert (found.iou, found.has_target) == (1.0, False)
 
 
 def test_a_task_without_a_prediction_has_no_iou(sample: Sample) -> None:
-    found = outcome(task_with(sample), sample)
+    found = outcome(task_with(sample), sample, "v1")
     assert (found.iou, found.score, found.note) == (None, None, "")
+
+
+def test_a_prediction_of_an_older_version_is_none(sample: Sample) -> None:
+    assert outcome(task_with(sample, sample.masks), sample, "v2").iou is None
+
+
+STORED = {"id": 1, "result": [], "model_version": "v1"}
 
 
 class SlowStudio:
@@ -89,8 +96,7 @@ class SlowStudio:
             self.have |= {asked[0]} - {self.never}
             return httpx.Response(200, json={})
         tasks: list[dict[str, Any]] = [
-            {"id": i, "data": {}, "predictions": [{"id": i, "result": []}] * (i in self.have)}
-            for i in range(1, 7)
+            {"id": i, "data": {}, "predictions": [STORED] * (i in self.have)} for i in range(1, 7)
         ]
         return httpx.Response(200, json={"total": 6, "tasks": tasks})
 
@@ -100,7 +106,7 @@ def test_tasks_that_were_not_ready_in_time_are_asked_for_again(never: int) -> No
     studio = SlowStudio(never)
     client = LabelStudio("http://a.b", "token", transport=httpx.MockTransport(studio))
     progress: list[int] = []
-    retrieve_all(client, 7, range(1, 7), progress.append)
+    retrieve_all(client, 7, range(1, 7), "v1", progress.append)
     assert studio.have == {1, 2, 3, 4, 5, 6} - {never}
     assert progress[-1] == 6
     assert len(studio.calls) < 10

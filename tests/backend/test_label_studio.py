@@ -147,9 +147,10 @@ def test_tasks_are_read_page_by_page_to_the_end() -> None:
     assert [task.id for task in client_for(handler).tasks(3)] == list(range(1, 251))
 
 
-def test_tasks_that_vanish_while_they_are_read_do_not_hold_up_the_reading() -> None:
+@pytest.mark.parametrize("later", [[], [{"id": 1, "data": {}}]])
+def test_pages_that_bring_nothing_new_end_the_reading(later: list[dict[str, object]]) -> None:
     def handler(request: httpx.Request) -> httpx.Response:
-        tasks = [{"id": 1, "data": {}}] if request.url.params["page"] == "1" else []
+        tasks = [{"id": 1, "data": {}}] if request.url.params["page"] == "1" else later
         return httpx.Response(200, json={"total": 5, "tasks": tasks})
 
     assert [task.id for task in client_for(handler).tasks(3)] == [1]

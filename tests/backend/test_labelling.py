@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -27,6 +28,9 @@ def view(*tags: str) -> str:
 def test_own_template_is_valid_for_label_studio_and_fully_served(request_field: str | None) -> None:
     config = labelling_config(("Cup", 'Knife & "fork" <x>'), request_field)
     LabelInterface(config).validate()
+    root = ElementTree.fromstring(config)  # noqa: S314 - our own config
+    smart = {tag.get("name"): tag.get("smart") for tag in root.iter()}
+    assert (smart["brush"], smart["notes"], smart["request"]) == ("false", "false", "true")
     labelling = parse_config(config)
     assert (labelling.brush, labelling.image, labelling.image_field) == ("brush", "image", "image")
     assert [label.name for label in labelling.labels] == ["Cup", 'Knife & "fork" <x>']

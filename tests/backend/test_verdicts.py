@@ -102,8 +102,10 @@ def test_a_mask_drawn_anew_over_half_of_the_old_one_is_an_edit(
     assert judge([ONE], [region(left, right, "x", "manual")]).verdict is verdict
 
 
-def test_a_region_that_kept_its_id_is_an_edit_however_far_it_moved() -> None:
-    assert judge([ONE], [region(150, 200, "one", "prediction-changed")]).verdict is Verdict.EDITED
+@pytest.mark.parametrize("origin", ["prediction-changed", "manual", ""])
+def test_a_region_that_kept_its_id_is_an_edit_however_far_it_moved(origin: str) -> None:
+    found = judge([ONE], [region(150, 200, "one", origin)])
+    assert (found.verdict, found.shown, found.edit_iou) == (Verdict.EDITED, (ONE,), 0.0)
 
 
 # --- Asked for while working: no prediction keeps these ------------------------------------

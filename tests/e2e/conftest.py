@@ -139,6 +139,6 @@ def prepared(client: LabelStudio, backend: Backend) -> Prepared:
     project = client.create_project("Twenty scenes", labelling_config())
     task_ids = import_samples(client, project.id, samples)
     report: ConnectReport = connect(client, project.id, backend.access)
-    retrieve_all(client, project.id, task_ids)
+    retrieve_all(client, project.id, task_ids, report.model_version)
     tasks: list[Task] = client.tasks(project.id)
     return Prepared(project.id, tuple(samples), tuple(tasks), report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 
+import httpx
 import numpy as np
 from label_studio_sdk.converter.brush import decode_rle
 from label_studio_sdk.label_interface.interface import LabelInterface
@@ -83,6 +84,28 @@ def test_asking_again_adds_nothing(client: LabelStudio, prepared: Prepared) -> N
     assert [task.predictions for task in again] == [task.predictions for task in prepared.tasks]
 
 
+def test_a_typed_request_is_answered_in_the_editor(
+    studio: Studio, client: LabelStudio, prepared: Prepared
+) -> None:
+    [row] = client.ml_backends(prepared.project_id)
+    typed = {
+        "id": "typed",
+        "from_name": "request",
+        "to_name": "image",
+        "type": "textarea",
+        "value": {"text": [prepared.samples[0].request]},
+    }
+    reply = httpx.post(
+        f"{studio.url}/api/ml/{row.id}/interactive-annotating",
+        headers={"Authorization": f"Token {studio.login.token}"},
+        json={"task": prepared.tasks[1].id, "context": {"result": [typed]}},
+        timeout=130,
+    ).json()
+    assert not reply.get("errors")
+    assert {item["from_name"] for item in reply["data"]["result"]} <= {"brush", "notes"}
+    assert reply["data"]["result"]
+
+
 def test_a_submitted_correction_remembers_what_was_predicted(
     client: LabelStudio, backend: Backend, prepared: Prepared
 ) -> None:
@@ -103,6 +126,6 @@ def test_pictures_are_read_with_a_personal_access_token(
     with LabelStudio(studio.url, token) as personal:
         project = personal.create_project("Personal token", labelling_config())
         task_ids = import_samples(personal, project.id, scene_samples(2, 43))
-        connect(personal, project.id, backend.access)
-        retrieve_all(personal, project.id, task_ids)
+        report = connect(personal, project.id, backend.access)
+        retrieve_all(personal, project.id, task_ids, report.model_version)
         assert all(len(task.predictions) == 1 for task in personal.tasks(project.id))

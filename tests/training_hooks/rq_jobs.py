@@ -13,7 +13,17 @@ from training_hooks.running_job import RunningJob
 
 ALLOWED = {
     name: f"tests.training_hooks.rq_jobs.{name}"
-    for name in ("remember", "slow", "flaky", "obedient", "with_child", "trainer", "leave", "odd")
+    for name in (
+        "remember",
+        "slow",
+        "flaky",
+        "obedient",
+        "with_child",
+        "forking",
+        "trainer",
+        "leave",
+        "odd",
+    )
 }
 
 
@@ -69,6 +79,16 @@ def with_child(path: str) -> None:
     write(path, f"child {child.pid}")
     write(path, f"start {os.getpid()}")
     child.wait()
+
+
+def forking(path: str) -> None:
+    """Leaves a process in its group that nothing ties to its life."""
+    if os.fork() == 0:
+        write(path, f"child {os.getpid()}")
+        time.sleep(60)
+        os._exit(0)
+    write(path, f"start {os.getpid()}")
+    time.sleep(60)
 
 
 def trainer(path: str, folder: str, seconds: float) -> int:

@@ -251,6 +251,20 @@ def test_damage_while_the_spool_is_open_is_set_aside_too(tmp_path: Path) -> None
         assert spool.stats().depth == 1
 
 
+def test_the_number_of_a_record_lost_while_open_is_not_given_out_again(tmp_path: Path) -> None:
+    with Spool(tmp_path, max_bytes=200, segment_bytes=200) as spool:
+        spool.append(b"a" * 50)
+        spool.append(b"b" * 50)
+        change_byte(segments(tmp_path)[0], 2 * FRAME + 60)
+        assert payloads(spool) == [b"a" * 50]
+        spool.acknowledge(1)
+        with pytest.raises(SpoolFullError):
+            spool.append(b"c" * 190)
+        assert segments(tmp_path) == []
+    with Spool(tmp_path) as spool:
+        assert spool.append(b"d") > 2
+
+
 def test_a_segment_cut_short_behind_our_back_does_not_stop_the_rest(tmp_path: Path) -> None:
     with Spool(tmp_path, segment_bytes=100) as spool:
         for i in range(6):

@@ -31,6 +31,7 @@ from tests.training_hooks.store_samples import (
 )
 from training_hooks.redis_client import connect
 from training_hooks.store import CorrectionStore
+from training_hooks.store_reader import text
 from training_hooks.store_values import (
     LARGEST_CORRECTION,
     Outcome,
@@ -499,3 +500,29 @@ def test_without_redis_every_call_is_an_error_of_the_store() -> None:
     ):
         with pytest.raises(StoreError, match="does not answer"):
             call()
+
+
+def test_what_is_deleted_leaves_nothing_but_its_tombstones(
+    store: CorrectionStore, redis_client: Redis
+) -> None:
+    for annotation, verdict in enumerate(Verdict, start=1):
+        store.upsert(correction(annotation, task=annotation, verdict=verdict))
+    store.withdraw(key(1), revision(1), 1)
+    for annotation in range(1, len(Verdict) + 1):
+        store.delete(key(annotation))
+    names = [text(name) for name in redis_client.keys("*")]
+    left = {name.rpartition(":")[2]: name for name in names}
+    assert left.keys() == {"projects", "sequence", "deleted", "sums"}
+    assert set(redis_client.hvals(left["sums"])) == {b"0"}
+    assert redis_client.zcard(left["deleted"]) == len(Verdict)
+
+
+def test_a_list_brings_back_a_task_but_only_those_of_its_annotations_that_it_holds(
+    store: CorrectionStore,
+) -> None:
+    store.upsert(correction(1, task=1))
+    store.upsert(correction(2, task=1))
+    store.delete_task(PROJECT, 1)
+    mark = store.mark(PROJECT)
+    assert store.upsert(correction(1, task=1), listed_since=mark) is Outcome.CREATED
+    assert store.upsert(correction(2, task=1)) is Outcome.DELETED

@@ -31,11 +31,13 @@ from tests.training_hooks.rq_world import (
 )
 from training_hooks import processes, queue_moves, queue_rescue
 from training_hooks.dead_letters import DeadLetters
-from training_hooks.queue_jobs import make_job_id
+from training_hooks.guarded_worker import GuardedWorker
+from training_hooks.queue_jobs import bind, make_job_id
 from training_hooks.queue_moves import Move
 from training_hooks.queues import QueueName, QueuePolicy, Queues
 from training_hooks.redis_client import connect
 from training_hooks.redis_server import EmbeddedServer
+from training_hooks.worker_options import WorkerOptions
 
 INGEST, TRAIN, PREDICT = QueueName.INGEST, QueueName.TRAIN, QueueName.PREDICT
 
@@ -51,6 +53,7 @@ def worker(server: EmbeddedServer, folder: Path, queue: str = "ingest") -> Worke
 # Killed processes -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_after_a_worker_is_killed_its_job_dies_and_is_run_again_by_exactly_one(
     redis_server: EmbeddedServer, redis_client: Redis, tmp_path: Path
 ) -> None:
@@ -82,6 +85,17 @@ def test_the_programs_a_job_started_die_with_the_worker(
         assert is_alive(child)
         killed.kill()
         until(lambda: not is_alive(child), "the program dies", 2)
+
+
+def test_what_a_killed_job_forked_does_not_go_on(
+    redis_server: EmbeddedServer, redis_client: Redis, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    queues(redis_client).enqueue(PREDICT, "forking", "fork-1", {"path": str(mark)})
+    with worker(redis_server, tmp_path, "predict"):
+        until(lambda: count(mark, "start") == count(mark, "child") == 1, "both are there")
+        os.kill(newest_pid(mark), signal.SIGKILL)
+        until(lambda: not is_alive(newest_pid(mark, "child")), "the rest dies too", 5)
 
 
 def test_a_killed_child_is_noticed_at_once_and_tried_once_more(
@@ -157,6 +171,7 @@ def test_a_worker_told_to_stop_lets_a_short_job_end_and_stops_at_once_when_idle(
     assert finished(jobs, "slow-1")
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_the_grace_of_a_running_job(
     redis_server: EmbeddedServer, redis_client: Redis, tmp_path: Path
 ) -> None:
@@ -314,6 +329,7 @@ def test_a_job_taken_over_by_somebody_else_is_ended_here(
     assert count(mark, "start") == 1
 
 
+@pytest.mark.slow
 def test_a_second_trainer_of_a_project_is_refused_and_tried_later(
     redis_server: EmbeddedServer, redis_client: Redis, tmp_path: Path
 ) -> None:
@@ -338,6 +354,7 @@ def test_a_second_trainer_of_a_project_is_refused_and_tried_later(
 # Moves that a crash left half done --------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_job_that_was_popped_and_forgotten_is_put_back_and_keeps_its_tries(
     redis_server: EmbeddedServer, redis_client: Redis, tmp_path: Path
 ) -> None:
@@ -414,6 +431,33 @@ def test_a_renewed_job_is_not_abandoned_even_if_its_record_had_expired(
     assert queue_moves.renew(queue, execution, 30)
     assert queue_rescue.rescue_abandoned(queue) == 0
     assert Execution.fetch(execution.id, job.id, redis_client).worker_name == "worker"
+
+
+def test_nothing_counts_as_abandoned_right_after_redis_was_away(
+    redis_server: EmbeddedServer, redis_client: Redis
+) -> None:
+    """Whoever runs a job needs a moment to say so again."""
+    jobs = queues(redis_client)
+    jobs.enqueue(INGEST, "remember", "one-1", {"path": "x"})
+    queue = jobs.open(INGEST)
+    redis_client.lmove(queue.key, queue.intermediate_queue_key)
+    job = queue.fetch_job("one-1")
+    assert job is not None
+    assert queue_moves.claim(queue, job, "silent", -5) is not None
+    options = WorkerOptions(heartbeat_s=1, abandon_after_s=3)
+    until(lambda: redis_client.info("server")["uptime_in_seconds"] > 3, "Redis is not new", 10)
+
+    def tidied(quiet_s: float, options: WorkerOptions = options) -> int:
+        with connect(redis_server.url) as client:
+            quiet_until = time.monotonic() + quiet_s
+            tidy = GuardedWorker("ingest", client, bind(ALLOWED), "tidy", options, quiet_until)
+            tidy.run_maintenance_tasks()
+        return jobs.depth(INGEST).running
+
+    # The worker has just lost its connection; or Redis itself has just been started.
+    assert tidied(60) == 1
+    assert tidied(0, WorkerOptions(abandon_after_s=10_000_000)) == 1
+    assert tidied(0) == 0
 
 
 def test_a_due_job_is_promoted_once(redis_client: Redis) -> None:
