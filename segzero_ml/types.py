@@ -177,9 +177,9 @@ class Prediction:
         score: In [0, 1]; ranks predictions by how right they are likely to be.
         model_version: The version that answered; never empty.
         problem: Why the model's text could not be used; None when it could.
-        problem_kind: The kind of that problem; None without one.
         text: The model's text as generated.
         seconds: Time it took: compute, without waiting in a queue.
+        problem_kind: The kind of `problem`; None without one.
     """
 
     request: str
@@ -189,6 +189,6 @@ class Prediction:
     score: float
     model_version: str
     problem: str | None = None
-    problem_kind: ProblemKind | None = None
     text: str = field(default="", repr=False)
     seconds: float = 0.0
+    problem_kind: ProblemKind | None = None

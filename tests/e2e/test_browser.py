@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,6 +106,9 @@ def test_the_page_shows_the_region_its_score_and_the_note(
     browser: webdriver.Chrome, studio: Studio, prepared: Prepared, task: Task
 ) -> None:
     open_task(browser, studio, prepared, task)
+    if folder := os.environ.get("README_PICTURES"):
+        settled(browser)
+        browser.save_screenshot(str(Path(folder) / "task.png"))  # the README's picture
     titles = [item.text for item in browser.find_elements(By.CSS_SELECTOR, REGION)]
     assert titles == ["Object"]
     text = browser.find_element(By.TAG_NAME, "body").text

@@ -183,6 +183,18 @@ def test_a_withdrawal_holds_against_an_older_event_that_comes_later(store: Corre
     assert store.statistics(PROJECT).withdrawn == 0
 
 
+@pytest.mark.parametrize("first", ["upsert", "withdraw"])
+def test_of_the_same_revision_with_and_without_truth_the_withdrawal_wins(
+    store: CorrectionStore, first: str
+) -> None:
+    for step in sorted(["upsert", "withdraw"], reverse=first == "withdraw"):
+        if step == "upsert":
+            store.upsert(correction())
+        else:
+            store.withdraw(key(), revision(), 1)
+    assert store.get(key()) is None
+
+
 def test_a_list_disproves_a_deletion_that_came_before_it(store: CorrectionStore) -> None:
     store.delete(key(1))
     store.delete_task(PROJECT, 2)

@@ -25,7 +25,7 @@ from training_hooks.redis_server import EmbeddedServer
 from training_hooks.store import CorrectionStore
 from training_hooks.store_values import Statistics, prediction_was_shown, sortable
 
-ANNOTATIONS = range(1, 7)
+ANNOTATIONS = range(1, 5)
 TASKS = range(1, 4)
 
 
@@ -80,7 +80,7 @@ Event = Saved | Deleted | TaskDeleted
 saved = st.builds(
     Saved,
     st.sampled_from(ANNOTATIONS),
-    st.integers(0, 3),
+    st.integers(0, 2),
     st.sampled_from("ab"),
     st.sampled_from([True, True, True, False]),
 )
