@@ -181,15 +181,16 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def _translated(error: RedisError, doing: str) -> StoreError:
-    said = str(error) or type(error).__name__
-    if isinstance(error, OutOfMemoryError):
+    said = str(error).rstrip(".") or type(error).__name__
+    # Inside a script, servers before Redis 7 wrap the reason in a longer text.
+    if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in said:
         return StoreError(
             f"Redis has no memory left ({doing}).",
             "Raise its maxmemory or free memory; what was acknowledged is kept.",
         )
-    if said.startswith("MISCONF"):
+    if "MISCONF" in said:
         return StoreError(
-            f"Redis cannot write to its disk ({doing}): {said}",
+            f"Redis cannot write to its disk ({doing}): {said}.",
             "Free space on the disk that holds its data.",
         )
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):

@@ -67,6 +67,13 @@ def test_the_rest_of_an_address_is_shown() -> None:
     ("error", "said"),
     [
         (redis_exceptions.OutOfMemoryError("OOM"), "no memory left"),
+        (
+            redis_exceptions.ResponseError(
+                "Error running script (call to f_3b21): @user_script:10: @user_script: 10: "
+                "-OOM command not allowed when used memory > 'maxmemory'."
+            ),
+            "no memory left",
+        ),
         (redis_exceptions.ResponseError("MISCONF Errors writing to the AOF"), "write to its disk"),
         (redis_exceptions.AuthenticationError("WRONGPASS"), "password"),
         (redis_exceptions.NoPermissionError("NOPERM"), "refuses access"),
