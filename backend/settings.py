@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
 import httpx
@@ -92,6 +93,33 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(
         default=64 * _MIB, ge=1024, description="Largest body of a call to the backend, in bytes."
+    )
+    data_dir: Path = Field(
+        default=Path("segzero-data"),
+        description="Folder of everything that must not be lost: webhooks not handled yet, the "
+        "embedded Redis, model versions. Local disk, not a network share.",
+    )
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="Address of your own Redis (6.2 or newer) or Valkey; without one, the "
+        "embedded server that segzero up starts in the data folder.",
+    )
+    label_studio_name: str = Field(
+        default="label-studio",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="Name of this Label Studio in the store of corrections. Never change it; "
+        "give each its own where several share one Redis.",
+    )
+    spool_bytes: int = Field(
+        default=1024 * _MIB,
+        ge=32 * _MIB,
+        description="Most bytes on disk for webhooks that are not handled yet; then 507.",
+    )
+    reconcile_every_s: float = Field(
+        default=900.0,
+        ge=0,
+        description="Seconds between two comparisons of the store with Label Studio, which "
+        "bring back what webhooks missed; 0 for none but segzero sync.",
     )
     drain_s: float = Field(
         default=8.0,
