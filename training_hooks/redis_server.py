@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import signal
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -18,7 +18,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from segzero_ml.errors import StoreError
-from training_hooks import guard
+from training_hooks import processes
 from training_hooks.aof import cut_damaged_tail
 from training_hooks.redis_client import connect, redacted
 from training_hooks.redis_setup import choose_url, configuration, find_program, write_private
@@ -141,7 +141,7 @@ class EmbeddedServer:
             process.wait(grace_s)
         except subprocess.TimeoutExpired:
             _log.warning("Redis (pid %d) did not stop in %.0f s: killed", process.pid, grace_s)
-            process.kill()
+            processes.signal_group(process.pid, signal.SIGKILL)
             process.wait()
 
     def wait(self, timeout_s: float | None = None) -> int | None:
@@ -197,8 +197,8 @@ class EmbeddedServer:
             raise self._failed("Redis stopped while it started.")
 
     def _spawn(self, program: Path, lock: int) -> None:
-        """Start the process from a thread that lives as long as it does: see `guard`."""
-        command = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), str(program)]
+        """Start the process from a thread that lives as long as it does: see `processes`."""
+        command = [*processes.launcher(signal.SIGTERM), str(program)]
         started: Future[subprocess.Popen[bytes]] = Future()
 
         def live() -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +13,8 @@ from typing import Final, Self
 
 import httpx
 
-from backend.demo import guard
 from segzero_ml.errors import SegZeroError
+from training_hooks import processes
 
 LOOPBACK: Final = "127.0.0.1"
 TAIL_LINES: Final = 15
@@ -47,20 +44,19 @@ class Child:
     ) -> None:
         self.name = name
         self.log = log
-        guarded = [sys.executable, guard.__file__, str(os.getpid()), *command]
         log.parent.mkdir(parents=True, exist_ok=True)
         try:
             with log.open("ab") as output:
                 self._log_start = output.tell()
-                # A session of its own, so that Ctrl-C reaches only us and the order of
+                # In a session of its own, so that Ctrl-C reaches only us and the order of
                 # stopping is ours.
-                self._process = subprocess.Popen(  # noqa: S603 - our own commands
-                    guarded,
+                self._process = processes.start(
+                    command,
+                    number=signal.SIGTERM,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env=dict(env),
-                    start_new_session=True,
                 )
         except OSError as error:
             raise ProcessError(f"{name} cannot be started: {error}.") from error
@@ -89,12 +85,7 @@ class Child:
     def stop(self, grace_s: float = 10.0) -> None:
         """Ask it to end, and make it after `grace_s` seconds; does nothing if it has ended."""
         if self._process.poll() is None:
-            self._signal(signal.SIGTERM)
-            try:
-                self._process.wait(grace_s)
-            except subprocess.TimeoutExpired:
-                self._signal(signal.SIGKILL)
-        self._process.wait()
+            processes.stop(self._process, grace_s)
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait until it ends; its exit code, or None if it still runs."""
@@ -150,10 +141,6 @@ class Child:
         """The error that something about it failed, with its last words."""
         tail = self.tail() or "(nothing)"
         return ProcessError(message, f"Its last output, from {self.log}:\n{tail}")
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
 
 
 def is_free(port: int) -> bool:

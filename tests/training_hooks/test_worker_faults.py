@@ -556,3 +556,30 @@ def test_a_child_can_be_handed_open_files_and_an_environment(tmp_path: Path) -> 
         )
         assert child.wait(30) == 0
     assert (tmp_path / "out").read_text() == "hello"
+
+
+TIDY = """
+import os, signal, sys, time
+def tidy(*_):
+    open(sys.argv[1], "w").close()
+    sys.exit()
+signal.signal(signal.SIGTERM, tidy)
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+TIDY_PARENT = """
+import signal, sys, time
+from training_hooks import processes
+processes.start([sys.executable, "-S", "-c", *sys.argv[1:]], number=signal.SIGTERM)
+time.sleep(60)
+"""
+
+
+def test_a_child_that_has_to_tidy_up_can_do_so_when_its_parent_is_killed(tmp_path: Path) -> None:
+    parent, child = start_parent(TIDY_PARENT, TIDY, str(tmp_path / "tidied"))
+    parent.kill()
+    parent.wait()
+    if parent.stdout is not None:
+        parent.stdout.close()
+    until(lambda: not is_alive(child), "the child ends", 5)
+    assert (tmp_path / "tidied").exists()
