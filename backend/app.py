@@ -22,6 +22,7 @@ from backend.logs import adopt_library_logs
 from backend.metrics import CountCalls, Metrics
 from backend.model_thread import ModelThread, Predicts
 from backend.predictor import Predictor
+from backend.report_metrics import ReportCollector
 from backend.routes import router
 from backend.services import Services
 from backend.settings import Settings
@@ -73,6 +74,7 @@ def create_app(
     )
     fetcher = ImageFetcher(settings, transport=transport, resolver=resolver)
     predictor = Predictor(model, fetcher, settings, metrics)
+    metrics.registry.register(ReportCollector(settings))
     metrics.watch(ready=lambda: model.is_ready, waiting=lambda: model.waiting)
     services = Services(settings, Guard(settings), metrics, model, predictor, fetcher)
 

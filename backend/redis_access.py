@@ -32,12 +32,16 @@ def redis_address(settings: Settings) -> str | None:
     return read_url(redis_folder(settings))
 
 
-def open_redis(settings: Settings, name: str = "segzero") -> Redis:
+def open_redis(
+    settings: Settings, name: str = "segzero", *, timeout_s: float = 5.0, retries: int = 3
+) -> Redis:
     """A client of this installation's Redis; nothing is sent yet.
 
     Args:
         settings: They say where it is.
         name: What the server's list of clients calls this one.
+        timeout_s: Longest wait for a connection, and for each reply.
+        retries: How often a command is sent again.
 
     Raises:
         ConfigError: There is no address, or it cannot be understood.
@@ -50,4 +54,4 @@ def open_redis(settings: Settings, name: str = "segzero") -> Redis:
             "(SEGZERO_REDIS_URL); run this in the folder where segzero up runs, or set "
             "SEGZERO_DATA_DIR.",
         )
-    return connect(address, name=name)
+    return connect(address, timeout_s=timeout_s, retries=retries, name=name)

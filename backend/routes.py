@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -104,7 +105,8 @@ async def metrics(request: Request) -> Response:
     """What was counted, for Prometheus."""
     services = _services(request)
     services.guard.check_login(request)
-    return Response(services.metrics.render(), media_type=CONTENT_TYPE)
+    # In a thread: it asks Redis, which may take a moment to be away.
+    return Response(await asyncio.to_thread(services.metrics.render), media_type=CONTENT_TYPE)
 
 
 def _services(request: Request) -> Services:

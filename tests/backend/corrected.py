@@ -1,0 +1,98 @@
+"""A data folder with a real Redis in it, for tests of what reads the corrections."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+from redis import Redis
+
+from backend.cli import main
+from backend.jobs import ALLOWED
+from backend.redis_access import redis_folder
+from backend.settings import Settings, load_settings
+from training_hooks.queues import QueueName, QueuePolicy, Queues
+from training_hooks.redis_client import connect
+from training_hooks.redis_server import EmbeddedServer
+from training_hooks.store import CorrectionStore
+from training_hooks.store_values import ProjectKey
+
+ROOT: Final = Path(__file__).parents[2]
+NAME: Final = "label-studio"
+PROJECT: Final = ProjectKey(NAME, 7)
+
+_DIE: Final = """
+import sys
+from training_hooks.queues import QueueName
+from training_hooks.redis_client import connect
+from training_hooks.worker import run_worker
+allowed = {"ingest": "tests.training_hooks.rq_jobs.leave"}
+run_worker(QueueName.PREDICT, lambda: connect(sys.argv[1]), allowed, burst=True)
+"""
+
+
+class World(NamedTuple):
+    """A data folder whose Redis runs; the environment points to it."""
+
+    folder: Path
+    server: EmbeddedServer
+    client: Redis
+    store: CorrectionStore
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as a command reads them."""
+        return load_settings()
+
+    def make_dead_letters(self, *job_ids: str) -> None:
+        """Have a real worker run jobs that die with no further try."""
+        jobs = Queues(self.client, ALLOWED, {name: QueuePolicy(60, (), 600) for name in QueueName})
+        for job_id in job_ids:
+            assert jobs.enqueue(QueueName.PREDICT, "ingest", job_id, {})
+        subprocess.run(
+            [sys.executable, "-c", _DIE, self.server.url], cwd=ROOT, check=True, timeout=120
+        )
+
+
+@contextmanager
+def world(folder: Path) -> Iterator[World]:
+    """An empty one, for the time of a `with`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGZERO_DATA_DIR", str(folder))
+        # Nothing listens there: the tests have no backend unless they start one.
+        patch.setenv("SEGZERO_PORT", "9")
+        with (
+            EmbeddedServer(redis_folder(load_settings())) as server,
+            connect(server.url) as client,
+        ):
+            yield World(folder, server, client, CorrectionStore(client))
+
+
+class Ran(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ran]
+
+
+def runner(capsys: pytest.CaptureFixture[str]) -> Run:
+    """How to run `segzero` in this process."""
+
+    def running(*arguments: object) -> Ran:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        code = ended.value.code
+        return Ran(code if isinstance(code, int) else 0, out, err)
+
+    return running
