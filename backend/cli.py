@@ -13,8 +13,12 @@ from backend.commands.connect import connect
 from backend.commands.evaluate import evaluate
 from backend.commands.predict import predict
 from backend.commands.presets import presets
+from backend.commands.retry import retry
 from backend.commands.serve import serve
+from backend.commands.status import status
 from backend.commands.template import template
+from backend.commands.up import up
+from backend.commands.worker import worker
 from segzero_ml.errors import SegZeroError
 
 _HELP: Final = """\
@@ -66,11 +70,15 @@ def _options(
 
 for _command, _name in (
     (predict, "predict"),
+    (up, "up"),
+    (worker, "worker"),
     (serve, "serve"),
     (connect, "connect"),
     (template, "template"),
     (evaluate, "eval"),
     (presets, "presets"),
+    (status, "status"),
+    (retry, "retry"),
 ):
     app.command(_name)(_command)
 

@@ -47,8 +47,11 @@ def serve(
     run(settings)
 
 
-def check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int) -> int:
     """Refuse an address that cannot be listened on, in words.
+
+    Returns:
+        The port; one that is free if 0 was given.
 
     Raises:
         ConfigError: The port is taken or not permitted, or the host is not this machine's.
@@ -59,6 +62,7 @@ def check_port(host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
+            return int(probe.getsockname()[1])
     except OSError as error:
         raise ConfigError(
             f"Cannot listen on {host}, port {port}: {error.strerror or error}.",
