@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Iterator
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from segzero_ml import masks
 from segzero_ml.errors import ImageError, MaskError
+from segzero_ml.lettering import Font, load_font, wrap
 from segzero_ml.types import Box, Point, Prediction, Segment
 
 _Rgb = tuple[int, int, int]
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 MIN_SIDE = 400
 """An image whose longer side is shorter is enlarged by a whole number to reach it."""
 
 _MIN_WIDTH = 420  # of the picture, so that the note can be read beside a narrow image
 _TINT = 0.36
-_MAX_CHARACTERS = 4000
-_MAX_LINES = 40
-
-_MISSING = "\uffff"  # drawn as the box that stands for every letter a font lacks
 
 _NIGHT: _Rgb = (22, 24, 29)
 _WHITE: _Rgb = (255, 255, 255)
@@ -136,7 +130,7 @@ def _tint(pixels: NDArray[np.uint8], segment: Segment, paint: _Rgb, scale: int, 
 def _annotate(shown: Image.Image, prediction: Prediction, scale: int, line: int) -> None:
     """Draw boxes, points and labels; the labels last, so that nothing crosses them."""
     pen = ImageDraw.Draw(shown)
-    font = _font(min(64, max(14, round(min(shown.size) / 28))))
+    font = load_font(min(64, max(14, round(min(shown.size) / 28))))
     for number, segment in enumerate(prediction.segments):
         _draw_box(pen, _scaled(segment.box_px, scale), colour(number), line)
     taken: list[Box] = []
@@ -176,7 +170,7 @@ def _square(center: Point, radius: float) -> Box:
 def _draw_label(
     pen: ImageDraw.ImageDraw,
     text: str,
-    font: _Font,
+    font: Font,
     box: Box,
     paint: _Rgb,
     taken: list[Box],
@@ -230,7 +224,7 @@ def _with_note(shown: Image.Image, prediction: Prediction) -> Image.Image:
     return canvas
 
 
-def _note(prediction: Prediction, size: int, width: int) -> Iterator[tuple[str, _Font, _Rgb, int]]:
+def _note(prediction: Prediction, size: int, width: int) -> Iterator[tuple[str, Font, _Rgb, int]]:
     """Lines of the note: text, font, colour, and height in pixels."""
     facts = [f"score {prediction.score:.2f}"]
     if len(prediction.segments) > 1:
@@ -248,62 +242,8 @@ def _note(prediction: Prediction, size: int, width: int) -> Iterator[tuple[str, 
         paragraphs.append(("Nothing in the image matches.", size, _AMBER))
     paragraphs.append((" · ".join(facts), round(size * 0.85), _FAINT))
     for text, font_size, paint in paragraphs:
-        font = _font(font_size)
+        font = load_font(font_size)
         wrapped = wrap(text, font, width)
         for number, line in enumerate(wrapped, start=1):
             gap = 0.6 if number == len(wrapped) else 0.0
             yield line, font, paint, round(font_size * (1.35 + gap))
-
-
-def wrap(text: str, font: _Font, width: float) -> list[str]:
-    """Break a text into lines that are at most `width` pixels wide.
-
-    White space is collapsed, letters that the font lacks lose their accents, and a word
-    that is too long is broken. What is beyond 40 lines or 4000 characters is left out and
-    shown as "…".
-    """
-    words = "".join(_drawable(c, font) for c in text[:_MAX_CHARACTERS]).split()
-    if len(text) > _MAX_CHARACTERS:
-        words.append("…")
-    lines: list[str] = []
-    current = ""
-    for word in words:
-        for piece in _pieces(word, font, width):
-            longer = f"{current} {piece}" if current else piece
-            if current and font.getlength(longer) > width:
-                lines.append(current)
-                current = piece
-            else:
-                current = longer
-    lines += [current] if current else []
-    return lines if len(lines) <= _MAX_LINES else [*lines[: _MAX_LINES - 1], "…"]
-
-
-def _pieces(word: str, font: _Font, width: float) -> Iterator[str]:
-    """Cut a word so that each piece fits, with at least one character each."""
-    while word:
-        end = len(word)
-        while end > 1 and font.getlength(word[:end]) > width:
-            end = max(1, min(end - 1, round(end * width / font.getlength(word[:end]))))
-        yield word[:end]
-        word = word[end:]
-
-
-@lru_cache(maxsize=4096)
-def _drawable(character: str, font: _Font) -> str:
-    """What to draw for a character: itself, else the plain letter under its accents."""
-    if not character.isprintable():
-        return " "
-    if character.isascii() or _shape(character, font) != _shape(_MISSING, font):
-        return character
-    plain = "".join(c for c in unicodedata.normalize("NFKD", character) if c.isascii())
-    return plain or character
-
-
-def _shape(character: str, font: _Font) -> bytes:
-    return bytes(font.getmask(character))
-
-
-@lru_cache(maxsize=32)
-def _font(size: int) -> _Font:
-    return ImageFont.load_default(size)

@@ -6,10 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageFont
+from PIL import Image
 
 from segzero_ml import masks, overlay
 from segzero_ml.errors import ImageError, MaskError
@@ -139,27 +137,6 @@ def test_an_image_or_a_mask_of_another_size_is_refused() -> None:
 def test_other_modes_are_drawn_in_rgb(mode: str) -> None:
     drawn = overlay.draw(Image.new(mode, (40, 30)), _prediction(ImageSize(40, 30)))
     assert drawn.mode == "RGB"
-
-
-@given(st.text(max_size=120), st.integers(20, 300))
-def test_wrapped_lines_fit_and_keep_the_words(text: str, width: int) -> None:
-    font = ImageFont.load_default(15)
-    lines = overlay.wrap(text, font, width)
-    assert all(line and (font.getlength(line) <= width or len(line) == 1) for line in lines)
-    if text.isascii() and text.isprintable():
-        assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-
-
-def test_long_text_ends_in_an_ellipsis() -> None:
-    font = ImageFont.load_default(15)
-    assert overlay.wrap("word " * 5000, font, 2000)[-1].endswith("…")
-    lines = overlay.wrap("word " * 700, font, 60)
-    assert len(lines) == 40
-    assert lines[-1] == "…"
-
-
-def test_letters_that_the_font_lacks_lose_their_accents() -> None:
-    assert overlay.wrap("Käse à la crème", ImageFont.load_default(15), 900) == ["Kase a la creme"]
 
 
 @pytest.mark.parametrize("text", ["a\nb\tc", "\x00\x1b[31m", "\ud800", "漢字 🙂", "x" * 9000])
