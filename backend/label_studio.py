@@ -14,6 +14,7 @@ import httpx
 from pydantic import SecretStr
 
 from backend.label_studio_http import Api, LabelStudioApiError
+from backend.label_studio_listing import Listing
 from backend.label_studio_models import (
     Annotation,
     MlBackend,
@@ -45,6 +46,9 @@ class LabelStudio:
         timeout_s: Longest wait for one answer, in seconds.
         transport: How requests travel; None for the network.
 
+    Attributes:
+        listing: What there is, in pages.
+
     Raises:
         ConfigError: The token is empty or malformed.
 
@@ -65,6 +69,7 @@ class LabelStudio:
     ) -> None:
         self.url = url.rstrip("/")
         self._api = Api(self.url, token, timeout_s, transport)
+        self.listing = Listing(self._api)
 
     def __enter__(self) -> Self:
         return self

@@ -48,6 +48,10 @@ class LabelStudioApiError(LabelStudioError):
         return self.status == httpx.codes.FORBIDDEN and _BLOCKED in self.detail
 
 
+class LabelStudioTooLargeError(LabelStudioError):
+    """The answer is larger than it may be; asking for less may help."""
+
+
 class Api:
     """One server and one token; see `backend.label_studio.LabelStudio` for what it raises.
 
@@ -77,12 +81,31 @@ class Api:
         """Close the connections."""
         self._http.close()
 
-    def read(self, kind: type[T], method: str, path: str, **options: Any) -> T:
-        """Make a call and read its JSON reply as `kind`; `options` are httpx's."""
-        response = self.request(method, path, **options)
+    def read(
+        self,
+        kind: type[T],
+        method: str,
+        path: str,
+        *,
+        most_bytes: int | None = None,
+        **options: Any,
+    ) -> T:
+        """Make a call and read its JSON reply as `kind`.
+
+        Args:
+            kind: What the reply is checked to be.
+            method: GET, POST and so on.
+            path: Path below Label Studio's address.
+            most_bytes: Largest reply that is read, unpacked; None for any.
+            options: httpx's.
+
+        Raises:
+            LabelStudioTooLargeError: The reply is larger.
+        """
+        response = self.request(method, path, most_bytes=most_bytes, **options)
         try:
             body = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._foreign(path) from None
         return self.check(kind, body, path)
 
@@ -97,10 +120,12 @@ class Api:
                 "This is made for Label Studio 1.23; check the version of yours.",
             ) from None
 
-    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Make a call that succeeds or raises."""
+    def request(
+        self, method: str, path: str, *, most_bytes: int | None = None, **options: Any
+    ) -> httpx.Response:
+        """Make a call that succeeds or raises; the arguments are those of `read`."""
         try:
-            response = self._http.request(method, self.url + path, **options)
+            response = self._send(method, path, most_bytes, options)
         except httpx.TimeoutException:
             raise LabelStudioUnreachableError(
                 f"Label Studio at {self.url} did not answer in time.",
@@ -111,6 +136,8 @@ class Api:
                 f"No Label Studio answers at {self.url} ({error}).",
                 "Start it, or correct the address (--url or SEGZERO_LABEL_STUDIO_URL).",
             ) from None
+        except httpx.DecodingError:
+            raise self._foreign(path) from None
         if response.is_redirect:
             raise LabelStudioError(
                 f"{self.url} redirects to {response.headers.get('location', 'elsewhere')}.",
@@ -119,6 +146,22 @@ class Api:
         if not response.is_success:
             raise self._refusal(response, method, path)
         return response
+
+    def _send(
+        self, method: str, path: str, most_bytes: int | None, options: dict[str, Any]
+    ) -> httpx.Response:
+        if most_bytes is None:
+            return self._http.request(method, self.url + path, **options)
+        body = bytearray()
+        with self._http.stream(method, self.url + path, **options) as response:
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > most_bytes:
+                    raise LabelStudioTooLargeError(
+                        f"Label Studio's answer to {path} is over {most_bytes // 2**20} MiB."
+                    )
+        kept = {"location": response.headers["location"]} if response.has_redirect_location else {}
+        return httpx.Response(response.status_code, headers=kept, content=bytes(body))
 
     def _refusal(self, response: httpx.Response, method: str, path: str) -> LabelStudioError:
         detail = _detail(response)

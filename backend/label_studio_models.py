@@ -27,6 +27,7 @@ class Project(_Reply):
     model_version: str | None = ""
     show_collab_predictions: bool = True
     task_number: int | None = None
+    evaluate_predictions_automatically: bool = False
 
 
 class MlBackend(_Reply):

@@ -23,6 +23,7 @@ from training_hooks.redis_client import redis_errors
 from training_hooks.store_reader import PREFIX, CorrectionReader, text
 from training_hooks.store_values import (
     MILLION,
+    WITHDRAWN,
     Outcome,
     ProjectKey,
     pack,
@@ -92,7 +93,7 @@ class CorrectionStore(CorrectionReader):
             listed_since: As for `upsert`.
         """
         # A tie with the same content is decided too: withdrawn goes before stored.
-        return self._write(key, task, sortable(revision) + "~", listed_since, [""] * 6)
+        return self._write(key, task, sortable(revision) + WITHDRAWN, listed_since, [""] * 6)
 
     def delete(self, key: CorrectionKey, known_until: int | None = None) -> bool:
         """Remove an annotation for good: what comes of it later is refused.

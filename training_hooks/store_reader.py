@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -44,7 +44,15 @@ from segzero_ml.corrections import Correction, CorrectionKey, Verdict
 from segzero_ml.errors import InputError, StoreError
 from training_hooks import store_scripts
 from training_hooks.redis_client import redis_errors
-from training_hooks.store_values import MILLION, Page, ProjectKey, Statistics, unpack
+from training_hooks.store_values import (
+    MILLION,
+    Known,
+    Page,
+    ProjectKey,
+    Statistics,
+    from_sortable,
+    unpack,
+)
 
 PREFIX: Final = "segzero:corrections"
 LARGEST_PAGE: Final = 1000
@@ -129,6 +137,18 @@ class CorrectionReader:
             found: Any = self._redis.zrange(key, 0, min(limit, LARGEST_PAGE) - 1, desc=True)
         bodies = self._bodies(project, [int(one) for one in found])
         return tuple(unpack(body) for body in bodies if body)
+
+    def known(self, project: ProjectKey, annotations: Sequence[int]) -> dict[int, Known]:
+        """What the store knows of some annotations; those it does not know are left out."""
+        with redis_errors("reading revisions"), self._redis.pipeline(transaction=False) as pipe:
+            for annotation in annotations:
+                pipe.hmget(self._row(project, annotation), ["revision", "verdict"])
+            rows: list[Any] = pipe.execute()
+        return {
+            annotation: Known(from_sortable(text(revision)), has_truth=bool(verdict))
+            for annotation, (revision, verdict) in zip(annotations, rows, strict=True)
+            if revision
+        }
 
     def annotation_ids(self, project: ProjectKey, until: int) -> Iterator[int]:
         """Ids of the annotations that are not deleted, the withdrawn ones too.

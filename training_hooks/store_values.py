@@ -17,6 +17,9 @@ from segzero_ml.errors import InputError, StoreError
 LARGEST_CORRECTION: Final = 64 << 20
 """Bytes of JSON; a correction that takes more is refused."""
 
+WITHDRAWN: Final = "~"
+"""What follows a revision that holds no truth, so that it goes before the same with some."""
+
 MILLION: Final = 1_000_000
 """An IoU is kept as a whole number of millionths, so that sums of it stay exact."""
 
@@ -66,6 +69,19 @@ class ProjectKey:
     def annotation(self, annotation: int) -> CorrectionKey:
         """The key of one of its annotations."""
         return CorrectionKey(self.label_studio, self.project, annotation)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the store knows of an annotation that is not deleted.
+
+    Args:
+        revision: The newest state that it learnt.
+        has_truth: Whether there is a correction; without, the annotation is withdrawn.
+    """
+
+    revision: Revision
+    has_truth: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +143,20 @@ def sortable(revision: Revision) -> str:
     """A revision as ASCII text that sorts as revisions do."""
     since = (revision.updated_at - _BEGINNING) // timedelta(microseconds=1) + _OFFSET_US
     return f"{since:0{_DIGITS}d}:{revision.content_hash}"
+
+
+def from_sortable(text: str) -> Revision:
+    """Read what `sortable` wrote, be it of a correction or of a withdrawal.
+
+    Raises:
+        StoreError: It is none.
+    """
+    digits, _, content = text.removesuffix(WITHDRAWN).partition(":")
+    try:
+        since = timedelta(microseconds=int(digits) - _OFFSET_US)
+        return Revision(_BEGINNING + since, content)
+    except (ValueError, OverflowError, InputError):
+        raise StoreError("A stored revision cannot be read.") from None
 
 
 def pack(correction: Correction) -> bytes:

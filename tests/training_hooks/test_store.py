@@ -34,6 +34,7 @@ from training_hooks.store import CorrectionStore
 from training_hooks.store_reader import text
 from training_hooks.store_values import (
     LARGEST_CORRECTION,
+    Known,
     Outcome,
     ProjectKey,
     pack,
@@ -538,3 +539,28 @@ def test_a_list_brings_back_a_task_but_only_those_of_its_annotations_that_it_hol
     mark = store.mark(PROJECT)
     assert store.upsert(correction(1, task=1), listed_since=mark) is Outcome.CREATED
     assert store.upsert(correction(2, task=1)) is Outcome.DELETED
+
+
+def test_what_is_known_of_an_annotation_is_its_revision_and_whether_it_holds_truth(
+    store: CorrectionStore,
+) -> None:
+    store.upsert(correction(1, 5, "a"))
+    store.withdraw(key(2), revision(6, "b"), task=1)
+    store.upsert(correction(3, 7, "c"))
+    store.delete(key(3))
+    assert store.known(PROJECT, [1, 2, 3, 4]) == {
+        1: Known(revision(5, "a"), has_truth=True),
+        2: Known(revision(6, "b"), has_truth=False),
+    }
+    assert store.known(PROJECT, []) == {}
+
+
+def test_a_revision_that_cannot_be_read_is_an_error(
+    store: CorrectionStore, redis_client: Redis
+) -> None:
+    store.upsert(correction(1))
+    [row] = redis_client.keys("*:annotation:1")
+    for damaged in ("", "12:", "x" * 18 + ":" + "0" * 64, "9" * 40 + ":" + "0" * 64):
+        redis_client.hset(row, "revision", damaged or "-")
+        with pytest.raises(StoreError, match="revision cannot be read"):
+            store.known(PROJECT, [1])
