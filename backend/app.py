@@ -18,6 +18,7 @@ from backend.access import Guard
 from backend.addresses import Resolver, resolve
 from backend.errors import BodyError, UnavailableError
 from backend.fetch import ImageFetcher
+from backend.intake.receiver import Intake
 from backend.logs import adopt_library_logs
 from backend.metrics import CountCalls, Metrics
 from backend.model_thread import ModelThread, Predicts
@@ -26,7 +27,7 @@ from backend.report_metrics import ReportCollector
 from backend.routes import router
 from backend.services import Services
 from backend.settings import Settings
-from segzero_ml.errors import LabellingConfigError, SegZeroError
+from segzero_ml.errors import LabellingConfigError, SegZeroError, SpoolError, SpoolFullError
 from segzero_ml.presets import get_preset
 
 
@@ -76,7 +77,15 @@ def create_app(
     predictor = Predictor(model, fetcher, settings, metrics)
     metrics.registry.register(ReportCollector(settings))
     metrics.watch(ready=lambda: model.is_ready, waiting=lambda: model.waiting)
-    services = Services(settings, Guard(settings), metrics, model, predictor, fetcher)
+    services = Services(
+        settings,
+        Guard(settings),
+        metrics,
+        model,
+        predictor,
+        fetcher,
+        Intake(settings, metrics),
+    )
 
     app = FastAPI(
         title="SegZero for Label Studio",
@@ -95,11 +104,13 @@ def create_app(
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
+    services.intake.start()
     services.model.start()
     try:
         yield
     finally:
         services.predictor.begin_drain()
+        await asyncio.to_thread(services.intake.stop)
         await asyncio.to_thread(services.model.stop, services.predictor.drain_left_s)
         await services.fetcher.aclose()
 
@@ -116,6 +127,10 @@ def _add_error_replies(app: FastAPI) -> None:
             status = 422
         elif isinstance(error, UnavailableError):
             status, headers = 503, {"Retry-After": str(error.retry_after_s)}
+        elif isinstance(error, SpoolFullError):
+            status = 507
+        elif isinstance(error, SpoolError):
+            status, headers = 503, {"Retry-After": "5"}
         return JSONResponse({"detail": str(error)}, status, headers)
 
     @app.exception_handler(Exception)

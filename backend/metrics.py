@@ -11,22 +11,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
-WEBHOOK_ACTIONS: Final = frozenset(
-    {
-        "ANNOTATION_CREATED",
-        "ANNOTATIONS_CREATED",
-        "ANNOTATION_UPDATED",
-        "ANNOTATIONS_DELETED",
-        "TASKS_CREATED",
-        "TASKS_DELETED",
-        "PROJECT_CREATED",
-        "PROJECT_UPDATED",
-        "PROJECT_DELETED",
-        "START_TRAINING",
-    }
-)
-"""Events counted under their name; others are counted as `other`."""
-
 PATHS: Final = frozenset(
     {"/", "/health", "/ready", "/setup", "/predict", "/versions", "/webhook", "/metrics"}
 )
@@ -70,6 +54,22 @@ class Metrics:
             ["action"],
             registry=self.registry,
         )
+        self.webhooks_refused = Counter(
+            "segzero_webhooks_refused",
+            "Events that could not be kept: the spool is full, or its disk fails.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.events_unreadable = Counter(
+            "segzero_events_unreadable",
+            "Events in the spool that could not be read and were left out.",
+            registry=self.registry,
+        )
+        self._spool_full = Gauge(
+            "segzero_spool_full",
+            "1 when the last event was refused for want of room.",
+            registry=self.registry,
+        )
         self._ready = Gauge(
             "segzero_model_ready", "1 when the model is loaded and working.", registry=self.registry
         )
@@ -84,9 +84,13 @@ class Metrics:
         self._ready.set_function(lambda: float(ready()))
         self._waiting.set_function(lambda: float(waiting()))
 
-    def count_webhook(self, action: str) -> None:
+    def watch_spool(self, is_full: Callable[[], bool]) -> None:
+        """Read whether the spool is full whenever that is asked for."""
+        self._spool_full.set_function(lambda: float(is_full()))
+
+    def count_webhook(self, action: str, *, is_known: bool) -> None:
         """Count one event; unknown names share a counter, so that callers cannot make more."""
-        self.webhooks.labels(action=action if action in WEBHOOK_ACTIONS else "other").inc()
+        self.webhooks.labels(action=action if is_known else "other").inc()
 
     def render(self) -> bytes:
         """All metrics as text."""

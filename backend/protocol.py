@@ -17,8 +17,6 @@ from backend.errors import BodyError
 MAX_TASKS: Final = 10_000
 """Tasks of one call to /predict; Label Studio sends at most a page of them."""
 
-_MAX_ACTION = 100
-
 Results = list[dict[str, Any] | list[Any]]
 """One entry a task: a prediction, or `[]` for a task that Label Studio is to skip."""
 
@@ -82,19 +80,6 @@ class SetupBody(_Body):
     @classmethod
     def _schema_may_be_null(cls, value: object) -> object:
         return "" if value is None else value
-
-
-class WebhookBody(_Body):
-    """Body of POST /webhook: which event it is."""
-
-    action: str
-
-    @field_validator("action")
-    @classmethod
-    def _bounded(cls, value: str) -> str:
-        if not value or len(value) > _MAX_ACTION:
-            raise ValueError("the action must be a name")
-        return value
 
 
 AnyBody = TypeVar("AnyBody", bound=_Body)

@@ -14,7 +14,7 @@ from backend.access import bounded_body
 from backend.labelling import is_unset, parse_config
 from backend.metrics import CONTENT_TYPE
 from backend.model_thread import ModelState
-from backend.protocol import AnyBody, PredictBody, SetupBody, WebhookBody, read_body
+from backend.protocol import AnyBody, PredictBody, SetupBody, read_body
 from backend.services import Services
 from segzero_ml.errors import LabellingConfigError
 
@@ -86,18 +86,12 @@ async def versions(request: Request) -> Response:
 
 @router.post("/webhook")
 async def webhook(request: Request) -> Response:
-    """Take note of an event in Label Studio."""
+    """Keep an event of Label Studio: when this answers 200, it is on the disk."""
     services = _services(request)
     services.guard.check_webhook(request)
-    body = await _read(request, WebhookBody)
-    services.metrics.count_webhook(body.action)
-    return JSONResponse(
-        {
-            "status": "accepted",
-            "detail": "The event was counted. Corrections are not recorded yet, and nothing is "
-            "trained: this version only predicts.",
-        }
-    )
+    body = await bounded_body(request, services.settings.max_body_bytes)
+    event = await services.intake.take(body)
+    return JSONResponse({"status": "ignored" if event.changes is None else "accepted"})
 
 
 @router.get("/metrics")

@@ -56,8 +56,10 @@ def serve(settings: Settings) -> None:
 
     Raises:
         ConfigError: The settings are unsafe, or name an unknown preset or a malformed token.
+        SpoolError: The data folder cannot be used, or another backend uses it.
     """
     check_exposure(settings)
     app = create_app(settings)
+    app.state.services.intake.open()
     configure_logging(for_people=sys.stderr.isatty())
     Server(app, settings).run()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from backend.access import Guard
 from backend.fetch import ImageFetcher
+from backend.intake.receiver import Intake
 from backend.metrics import Metrics
 from backend.model_thread import ModelThread
 from backend.predictor import Predictor
@@ -22,3 +23,4 @@ class Services:
     model: ModelThread
     predictor: Predictor
     fetcher: ImageFetcher
+    intake: Intake

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -31,6 +32,12 @@ def _no_settings_from_outside() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _data_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes into the working directory."""
+    monkeypatch.setenv("SEGZERO_DATA_DIR", str(tmp_path / "data"))
+
+
 @pytest.fixture(scope="session")
 def tiny_pipeline() -> Pipeline:
     """The bundled reasoner and segmenter, loaded once."""
@@ -51,14 +58,18 @@ def files(scenes: list[Scene]) -> StudioFiles:
 
 
 @pytest.fixture(scope="session")
-def serve(tiny_pipeline: Pipeline, files: StudioFiles) -> Serve:
+def serve(
+    tiny_pipeline: Pipeline, files: StudioFiles, tmp_path_factory: pytest.TempPathFactory
+) -> Serve:
     """How to run a backend on a port of its own, for the time of a `with`."""
 
     @contextmanager
     def serving(
         load: Callable[[], Predicts] = lambda: tiny_pipeline, **given: Any
     ) -> Iterator[Running]:
-        settings = load_settings(**{"port": 0, "label_studio_url": STUDIO, "drain_s": 5, **given})
+        data_dir = given.pop("data_dir", None) or tmp_path_factory.mktemp("data")
+        defaults = {"port": 0, "label_studio_url": STUDIO, "drain_s": 5, "data_dir": data_dir}
+        settings = load_settings(**{**defaults, **given})
         app = create_app(settings, load_pipeline=load, transport=httpx.MockTransport(files))
         server = Server(app, settings)
         thread = threading.Thread(target=server.run)

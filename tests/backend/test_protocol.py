@@ -16,7 +16,6 @@ from backend.protocol import (
     PredictBody,
     SetupBody,
     Task,
-    WebhookBody,
     check,
     read_body,
 )
@@ -102,12 +101,6 @@ def test_wrong_body_is_refused_with_the_field_and_without_its_value(
         read_body(PredictBody, body)
     assert time.process_time() - started < 0.5
     assert "lovelace" not in str(caught.value)
-
-
-@pytest.mark.parametrize("action", ["", "A" * 101, 7, None])
-def test_event_without_a_name_is_refused(action: object) -> None:
-    with pytest.raises(BodyError, match="action"):
-        read_body(WebhookBody, encode({"action": action}))
 
 
 @given(st.binary())

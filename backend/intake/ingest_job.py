@@ -1,0 +1,152 @@
+"""The job that brings one event of Label Studio into the store. Safe to repeat, in any order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from redis import Redis
+
+from backend.annotations import ImageFacts, find_prediction
+from backend.intake.changes import (
+    AnnotationsGone,
+    Job,
+    Saved,
+    SavedElsewhere,
+    TasksGone,
+    TrainingAsked,
+    unpack,
+)
+from backend.intake.image_facts import ImageLookup
+from backend.intake.studio import Studio
+from backend.intake.write import write_annotation
+from backend.labelling import Labelling, parse_config
+from backend.redis_access import open_redis
+from backend.settings import Settings, load_settings
+from segzero_ml.errors import LabellingConfigError
+from training_hooks.running_job import RunningJob
+from training_hooks.store import CorrectionStore
+from training_hooks.store_values import ProjectKey
+
+_log = logging.getLogger(__name__)
+
+START_TRAINING = "start_training"
+"""Name of the store's watermark that holds when *Start training* was pressed last."""
+
+ImageOf = Callable[[Mapping[str, Any], Labelling], ImageFacts | None]
+
+
+def run(event: str) -> dict[str, Any]:
+    """Do what an event says; the entry of the allow-list.
+
+    Args:
+        event: A change as `backend.intake.changes.pack` wrote it.
+
+    Returns:
+        What came of it, for whoever looks at the job.
+
+    Raises:
+        ConfigError: A setting is wrong or missing.
+        InputError: The event cannot be read; it will not get better by itself.
+        LabelStudioError: Label Studio does not answer; the job may be tried again.
+        StoreError: Redis does not answer or is full; the job may be tried again.
+    """
+    settings = load_settings()
+    job = RunningJob.current()
+    redis = open_redis(settings, "segzero-ingest") if job is None else job.connection
+    with Studio(settings) as studio:
+        return ingest(unpack(event), settings, redis, studio, ImageLookup(settings, redis))
+
+
+def ingest(
+    change: Job, settings: Settings, redis: Redis, studio: Studio, image_of: ImageOf
+) -> dict[str, Any]:
+    """Bring one change into the store.
+
+    Args:
+        change: What happened.
+        settings: The name of this Label Studio, and the fields that hold requests.
+        redis: Where the store is.
+        studio: Is asked for what the change does not hold.
+        image_of: Looks up images.
+
+    Raises:
+        As `run`.
+    """
+    store = CorrectionStore(redis)
+    if isinstance(change, Saved):
+        return _saved(change, settings, store, studio, image_of)
+    if isinstance(change, SavedElsewhere):
+        found = _look_up(change, studio)
+        if found is None:
+            return {"outcome": "gone"}
+        return _saved(found, settings, store, studio, image_of)
+    if isinstance(change, TrainingAsked):
+        project = ProjectKey(settings.label_studio_name, change.project)
+        store.set_watermark(project, START_TRAINING, datetime.fromisoformat(change.at))
+        return {"outcome": "noted"}
+    return {"outcome": "removed", "corrections": _gone(change, settings, store)}
+
+
+def _saved(
+    change: Saved,
+    settings: Settings,
+    store: CorrectionStore,
+    studio: Studio,
+    image_of: ImageOf,
+) -> dict[str, Any]:
+    config = change.label_config
+    if config is None:
+        config = studio.label_config(change.project)
+    try:
+        labelling = parse_config(config)
+    except LabellingConfigError as error:
+        # An organisation's webhook tells of all its projects, whatever they label.
+        _log.info("Project %d holds nothing to learn from: %s", change.project, error.message)
+        return {"outcome": "not a project of this backend"}
+    annotation = {**change.annotation, "project": change.project}
+    prediction, image = None, None
+    if not annotation.get("was_cancelled"):
+        if annotation.get("parent_prediction") or annotation.get("result"):
+            predictions = studio.predictions(int(change.task["id"]))
+            prediction = find_prediction(annotation, predictions)
+        image = image_of(change.task, labelling)
+    outcome = write_annotation(
+        store, annotation, change.task, prediction, labelling, settings, image
+    )
+    return {"outcome": outcome.value}
+
+
+def _look_up(change: SavedElsewhere, studio: Studio) -> Saved | None:
+    """The annotation as Label Studio has it; None if it has it no more.
+
+    Then its deletion is told of elsewhere: nothing is concluded from its absence here.
+    """
+    task = studio.task(change.project, change.task)
+    annotations = () if task is None else task["annotations"]
+    for annotation in annotations:
+        if task is not None and annotation.get("id") == change.annotation:
+            return Saved(change.project, annotation, task, studio.label_config(change.project))
+    return None
+
+
+def _gone(change: AnnotationsGone | TasksGone, settings: Settings, store: CorrectionStore) -> int:
+    """Remove what was deleted; how many corrections that were.
+
+    Ids of tasks and annotations are used once in a Label Studio: where the event names no
+    project, they are struck out in all of them.
+    """
+    if change.project is not None:
+        projects = [ProjectKey(settings.label_studio_name, change.project)]
+    else:
+        ours = settings.label_studio_name
+        projects = [one for one in store.projects() if one.label_studio == ours]
+    count = 0
+    for project in projects:
+        if isinstance(change, TasksGone):
+            count += sum(store.delete_task(project, task) for task in change.tasks)
+        else:
+            count += sum(store.delete(project.annotation(one)) for one in change.annotations)
+    return count
