@@ -92,6 +92,30 @@ def load_image(path: str | Path, limits: ImageLimits = DEFAULT_LIMITS) -> Image.
         raise ImageError(f"{path}: {error.message}", error.remedy) from error
 
 
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """What an image file is.
+
+    Args:
+        format: One of `FORMATS`.
+        is_upright: Whether its pixels are stored as they are to be seen.
+    """
+
+    format: str
+    is_upright: bool
+
+
+def file_kind(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> FileKind:
+    """What an image file is, from its header alone.
+
+    Raises:
+        ImageError: As `decode_image`, except that damage in the pixels stays unseen.
+    """
+    _check_bytes(len(data), limits)
+    with _translated("The image"), _open(BytesIO(data), "The image", limits) as image:
+        return FileKind(str(image.format), _orientation(image) == 1)
+
+
 def read_size(path: str | Path, limits: ImageLimits = DEFAULT_LIMITS) -> ImageSize:
     """Upright size of an image file, from its header alone.
 
