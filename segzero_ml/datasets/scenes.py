@@ -54,7 +54,7 @@ def _scene_with(number: int, kind: str, style: Style) -> tuple[Scene, SceneReque
     while True:
         scene = scene_of(number * 1000 + attempt, HELD_OUT_STREAM, style)
         rng = np.random.default_rng([HELD_OUT_STREAM, number, attempt])
-        request = make_request(scene.objects, kind, rng)
+        request = make_request(scene.objects, scene.size, kind, rng)
         if request is not None:
             return scene, request
         attempt += 1

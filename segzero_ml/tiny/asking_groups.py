@@ -9,14 +9,12 @@ import numpy as np
 from segzero_ml.tiny.scenes import COLOURS, SHAPES
 from segzero_ml.tiny.wording import (
     COLOUR_IDEAS,
-    NUMBERS,
     SHAPE_IDEAS,
     Ask,
     Built,
-    called,
+    filtered,
     groups,
-    listed,
-    with_article,
+    one_of,
 )
 
 
@@ -26,11 +24,10 @@ def plural(ask: Ask) -> Built:
     for colour, shape, phrases in groups(ask):
         members = ask.matching(colour, shape)
         if len(members) >= 2:
-            options.append((members, phrases))
-    members, phrases = options[int(ask.rng.integers(len(options)))]
-    names = listed([f"the {called(ask.objects[i])}" for i in members])
-    count = NUMBERS[len(members)].capitalize()
-    return ask.with_lead_in(ask.pick(phrases)), members, f"{count} match: {names}."
+            options.append((members, one_of(colour, shape), phrases))
+    members, group, phrases = options[int(ask.rng.integers(len(options)))]
+    because = filtered(ask, f"Looking for any {group}", members)
+    return ask.with_lead_in(ask.pick(phrases)), members, because
 
 
 def absent(ask: Ask) -> Built:
@@ -46,11 +43,10 @@ def absent(ask: Ask) -> Built:
         near = (colour in colours) + (shape in shapes)
         one = f"{colour} {shape}".strip()
         the = [f"the {one}"] * 3 if colour and shape else []
-        what = with_article(one) if shape else colour
-        options.append((1 + 4 * near, phrases + the, what))
+        options.append((1 + 4 * near, phrases + the, one_of(colour, shape)))
     weights = np.asarray([o[0] for o in options], dtype=float)
-    _, phrases, what = options[int(ask.rng.choice(len(options), p=weights / weights.sum()))]
-    return ask.with_lead_in(ask.pick(phrases)), [], f"None of them is {what}."
+    _, phrases, group = options[int(ask.rng.choice(len(options), p=weights / weights.sum()))]
+    return ask.with_lead_in(ask.pick(phrases)), [], filtered(ask, f"Looking for any {group}", [])
 
 
 _SHAPE_IDEA = (
@@ -87,12 +83,15 @@ def implicit(ask: Ask) -> Built:
         return None
     phrase, why, colour, shape = _idea(ask, options)
     target = ask.matching(colour, shape)[0]
-    return phrase, [target], f"{why}, so it is the {called(ask.objects[target])}."
+    return phrase, [target], filtered(ask, _sought(why, colour, shape), [target])
 
 
 def _absent_idea(ask: Ask, colours: set[str], shapes: set[str]) -> Built:
     options = [(c, "") for c in COLOURS if c not in colours]
     options += [("", s) for s in SHAPES if s not in shapes]
     phrase, why, colour, shape = _idea(ask, options)
-    what = colour if colour else with_article(shape)
-    return phrase, [], f"{why}, but none of them is {what}."
+    return phrase, [], filtered(ask, _sought(why, colour, shape), [])
+
+
+def _sought(why: str, colour: str, shape: str) -> str:
+    return f"{why}: looking for any {one_of(colour, shape)}"

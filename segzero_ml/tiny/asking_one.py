@@ -6,28 +6,43 @@ import math
 from collections.abc import Callable, Sequence
 
 from segzero_ml.tiny.scenes import COLOURS, SHAPES, SceneObject
-from segzero_ml.tiny.wording import Ask, Built, called, plural_of, with_article
+from segzero_ml.tiny.wording import (
+    Ask,
+    Built,
+    called,
+    checked,
+    filtered,
+    one_of,
+    verdicts,
+    with_article,
+)
+from segzero_ml.types import Point
+
+MEASURE = 160
+"""Reasons measure in 160ths of the picture's side, as the reasoner sees it: squashed square."""
 
 _LEAD = 1.12  # how much larger the largest must be
 
 
 def attribute(ask: Ask) -> Built:
     """The only object of a colour, a shape, or both."""
-    options: list[tuple[int, list[str]]] = []
+    options: list[tuple[int, str, list[str]]] = []
     for i, o in enumerate(ask.objects):
         c, s = o.colour, o.shape
         if len(ask.matching(c, s)) == 1:
             both = [f"the {c} {s}", f"the {c} {s}", f"{c} {s}", f"the {s} that is {c}"]
-            options += [(i, both), (i, both)]
+            options += [(i, one_of(c, s), both), (i, one_of(c, s), both)]
         if len(ask.matching(shape=s)) == 1:
-            options.append((i, [f"the {s}", f"{s}", with_article(s)]))
+            options.append((i, one_of("", s), [f"the {s}", f"{s}", with_article(s)]))
         if len(ask.matching(c)) == 1:
             noun = ask.noun()[0]
-            options.append((i, [f"the {c} {noun}", f"the {c} one", f"{c}", f"the {noun} in {c}"]))
+            phrases = [f"the {c} {noun}", f"the {c} one", f"{c}", f"the {noun} in {c}"]
+            options.append((i, one_of(c, ""), phrases))
     if not options:
         return None
-    i, phrases = options[int(ask.rng.integers(len(options)))]
-    return ask.with_lead_in(ask.pick(phrases)), [i], f"It is the {called(ask.objects[i])}."
+    i, group, phrases = options[int(ask.rng.integers(len(options)))]
+    because = filtered(ask, f"Looking for any {group}", [i])
+    return ask.with_lead_in(ask.pick(phrases)), [i], because
 
 
 _SUPERLATIVES: dict[str, tuple[tuple[str, ...], Callable[[SceneObject], float], int]] = {
@@ -61,32 +76,51 @@ def _leads(pool: Sequence[SceneObject], word: str) -> int | None:
 
 def superlative(ask: Ask) -> Built:
     """The object that is clearly the most of something, of all or of a group."""
-    singular, plural = ask.noun()
-    pools: list[tuple[list[int], str, str]] = [
-        (list(range(len(ask.objects))), singular, plural),
-        (list(range(len(ask.objects))), singular, plural),
-    ]
+    singular = ask.noun()[0]
+    everything = (ask.matching(), singular, one_of("", ""))
+    pools = [everything, everything]
     for colour in COLOURS:
-        pools.append(
-            (
-                ask.matching(colour),
-                f"{colour} {singular}",
-                f"{colour} {plural}",
-            )
-        )
+        pools.append((ask.matching(colour), f"{colour} {singular}", one_of(colour, "")))
     for shape in SHAPES:
-        pools.append((ask.matching(shape=shape), shape, plural_of(shape)))
+        pools.append((ask.matching(shape=shape), shape, shape))
     pools = [p for p in pools if len(p[0]) >= 2]
     for k in ask.rng.permutation(len(pools)):
-        members, one, many = pools[k]
+        members, noun, one = pools[k]
         word = ask.pick(tuple(_SUPERLATIVES))
         winner = _leads([ask.objects[i] for i in members], word)
         if winner is not None:
-            phrase = ask.pick(_SUPERLATIVES[word][0]).format(one)
+            phrase = ask.pick(_SUPERLATIVES[word][0]).format(noun)
             target = members[winner]
-            because = f"The {word} of the {many} is the {called(ask.objects[target])}."
+            because = checked(
+                ask,
+                f"Looking for the {word} {one}",
+                [_measured(ask, word, i) if i in members else "no" for i in ask.matching()],
+                f"The {word} is the {called(ask.objects[target])}",
+            )
             return ask.with_lead_in(phrase), [target], because
     return None
+
+
+def _measured(ask: Ask, word: str, i: int) -> str:
+    """How far an object has what a superlative compares, in the reasoner's frame."""
+    if word in ("largest", "smallest"):
+        return f"{_frame_length(ask, ask.objects[i].diameter_px)} wide"
+    if word in ("leftmost", "rightmost"):
+        return _along(ask, i)
+    return _down(ask, i)
+
+
+def _along(ask: Ask, i: int) -> str:
+    return f"{round(ask.objects[i].center_px.x / ask.size.width * MEASURE)} along"
+
+
+def _down(ask: Ask, i: int) -> str:
+    return f"{round(ask.objects[i].center_px.y / ask.size.height * MEASURE)} down"
+
+
+def _frame_length(ask: Ask, length_px: float) -> int:
+    side_px = math.sqrt(ask.size.width * ask.size.height)
+    return min(MEASURE, round(length_px / side_px * MEASURE))
 
 
 def relation(ask: Ask) -> Built:
@@ -97,11 +131,8 @@ def relation(ask: Ask) -> Built:
         anchor = ask.objects[k]
         if len(ask.matching(anchor.colour, anchor.shape)) > 1:
             continue
-        far = sorted(
-            (math.dist((o.center_px.x, o.center_px.y), (anchor.center_px.x, anchor.center_px.y)), i)
-            for i, o in enumerate(ask.objects)
-            if i != k
-        )
+        away_px = [_apart_px(o.center_px, anchor.center_px) for o in ask.objects]
+        far = sorted((px, i) for i, px in enumerate(away_px) if i != k)
         if far[1][0] < far[0][0] * 1.2:
             continue
         noun = ask.noun()[0]
@@ -115,9 +146,21 @@ def relation(ask: Ask) -> Built:
             )
         )
         target = far[0][1]
-        because = f"Closest to the {name} is the {called(ask.objects[target])}."
+        because = checked(
+            ask,
+            f"Looking for what is closest to the {name}, {_along(ask, k)}, {_down(ask, k)}",
+            [
+                "here" if i == k else f"{_frame_length(ask, px)} away"
+                for i, px in enumerate(away_px)
+            ],
+            f"The closest is the {called(ask.objects[target])}",
+        )
         return ask.with_lead_in(phrase), [target], because
     return None
+
+
+def _apart_px(a: Point, b: Point) -> float:
+    return math.dist((a.x, a.y), (b.x, b.y))
 
 
 def exclusion(ask: Ask) -> Built:
@@ -130,13 +173,13 @@ def exclusion(ask: Ask) -> Built:
         colours, shapes = {o.colour for o in rest}, {o.shape for o in rest}
         if len(colours) == 1 and ask.objects[i].colour not in colours:
             colour = colours.pop()
-            options.append((i, colour, colour))
+            options.append((i, colour, one_of(colour, "")))
         if len(shapes) == 1 and ask.objects[i].shape not in shapes:
             shape = shapes.pop()
-            options.append((i, with_article(shape), plural_of(shape)))
+            options.append((i, with_article(shape), shape))
     if not options:
         return None
-    i, one, many = options[int(ask.rng.integers(len(options)))]
+    i, one, group = options[int(ask.rng.integers(len(options)))]
     noun = ask.noun()[0]
     phrase = ask.pick(
         (
@@ -146,5 +189,11 @@ def exclusion(ask: Ask) -> Built:
             f"the odd one out that is not {one}",
         )
     )
-    because = f"All are {many} except the {called(ask.objects[i])}."
+    others = [k for k in ask.matching() if k != i]
+    because = checked(
+        ask,
+        f"Leaving out any {group}",
+        verdicts(ask, others),
+        f"Left: the {called(ask.objects[i])}",
+    )
     return ask.with_lead_in(phrase), [i], because

@@ -115,10 +115,10 @@ def _corpus(scenes: int) -> Iterator[str]:
         yield "user\nassistant\n"
     for seed in range(scenes):
         rng = np.random.default_rng([TRAINING_STREAM, seed, 9])
-        objects = scene_of(seed, TRAINING_STREAM).objects
+        scene = scene_of(seed, TRAINING_STREAM)
         for kind in KINDS:
             for _ in range(4):
-                made = make_request(objects, kind, rng)
+                made = make_request(scene.objects, scene.size, kind, rng)
                 if made is not None:
                     yield made.text
                     yield made.reasoning

@@ -36,11 +36,11 @@ KIND_SHARES = {
 """How often each kind is asked; the harder ones more often."""
 
 IGNORED = -100
-USUAL_LENGTH, GREATEST_LENGTH = 88, 152
+USUAL_LENGTH, GREATEST_LENGTH = 108, 160
 """Tokens a request and its answer may take together, in most batches and in the others."""
 
-CONCLUSION_WEIGHT = 6.0
-"""Of the few words that draw the conclusion: left at one they drown in what is only seen."""
+VERDICT_WEIGHT, CONCLUSION_WEIGHT = 8.0, 3.0
+"""Of the few words that decide: left at one they drown in what is only seen or copied."""
 
 _LONG_SHARE = 0.2
 _FRAME = Frame(FRAME, FRAME)
@@ -106,6 +106,7 @@ class BatchMaker:
         self._end = encode("<|im_end|>")
         (self._stop,) = encode(".")
         (self._close,) = encode("</think><answer>")
+        self._verdicts = set(word_ids(tokenizer, ("yes", "no", "here")))
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
@@ -145,7 +146,7 @@ class BatchMaker:
         """(prompt, answer) token ids of each request, all within a length."""
         row: list[tuple[list[int], list[int]]] = []
         while len(row) < self._requests:
-            made = list(_requests(objects, self._requests + 1, rng))
+            made = list(_requests(objects, size, self._requests + 1, rng))
             texts = [r.text for r in made] + [answer_text(r, objects, size) for r in made]
             ids = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
             for ask, answer in zip(ids[: len(made)], ids[len(made) :], strict=True):
@@ -173,14 +174,22 @@ class BatchMaker:
                 input_ids[i, start:stop] = prompt + answer
                 first = start + len(prompt) - 1
                 labels[i, first : stop - 1] = answer
-                begin, end = answer.index(self._stop) + 1, answer.index(self._close)
-                weights[i, first + begin : first + end] = CONCLUSION_WEIGHT
+                weights[i, first : stop - 1] = self._weights(answer)
         return {
             "input_ids": torch.from_numpy(input_ids),
             "labels": torch.from_numpy(labels),
             "weights": torch.from_numpy(weights),
             "positions": torch.from_numpy(positions)[:, None].expand(-1, len(rows), -1),
         }
+
+    def _weights(self, answer: Sequence[int]) -> NDArray[np.float32]:
+        """How much each token counts: verdicts and the last sentence more than the rest."""
+        close = answer.index(self._close)
+        stops = [at for at in range(close) if answer[at] == self._stop]
+        weights = np.ones(len(answer), np.float32)
+        weights[[token in self._verdicts for token in answer]] = VERDICT_WEIGHT
+        weights[stops[-2] + 1 : close] = CONCLUSION_WEIGHT
+        return weights
 
     def _head_positions(self) -> NDArray[np.int64]:
         """(3, H): time, row and column of the image part, as Qwen2.5-VL counts them."""
@@ -196,13 +205,13 @@ _NO_TEXT = {name: torch.empty(0) for name in ("input_ids", "labels", "weights", 
 
 
 def _requests(
-    objects: Sequence[SceneObject], count: int, rng: np.random.Generator
+    objects: Sequence[SceneObject], size: ImageSize, count: int, rng: np.random.Generator
 ) -> Iterator[SceneRequest]:
     kinds, shares = tuple(KIND_SHARES), np.fromiter(KIND_SHARES.values(), float)
     made = 0
     while made < count:
         kind = str(rng.choice(kinds, p=shares / shares.sum()))
-        request = make_request(objects, kind, rng)
+        request = make_request(objects, size, kind, rng)
         if request is not None:
             made += 1
             yield request

@@ -14,7 +14,8 @@ import numpy as np
 
 from segzero_ml.tiny import asking_groups, asking_one
 from segzero_ml.tiny.scenes import SceneObject
-from segzero_ml.tiny.wording import Ask, Built, inventory
+from segzero_ml.tiny.wording import Ask, Built
+from segzero_ml.types import ImageSize
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,13 @@ KINDS = tuple(_BUILDERS)
 
 
 def make_request(
-    objects: Sequence[SceneObject], kind: str, rng: np.random.Generator
+    objects: Sequence[SceneObject], size: ImageSize, kind: str, rng: np.random.Generator
 ) -> SceneRequest | None:
     """Builds a request of a kind.
 
     Args:
         objects: The scene's objects, in any order.
+        size: The scene's.
         kind: One of `KINDS`.
         rng: Where every choice comes from.
 
@@ -61,10 +63,9 @@ def make_request(
         not allow this kind ("the largest" of two equals, say).
     """
     order = sorted(range(len(objects)), key=lambda i: objects[i].center_px.x)
-    ask = Ask([objects[i] for i in order], rng)
+    ask = Ask([objects[i] for i in order], size, rng)
     built = _BUILDERS[kind](ask)
     if built is None:
         return None
-    phrase, targets, because = built
-    reasoning = f"{inventory(ask.objects)} {because}"
+    phrase, targets, reasoning = built
     return SceneRequest(phrase, kind, tuple(order[i] for i in sorted(targets)), reasoning)

@@ -1,4 +1,4 @@
-"""The words of tabletop requests: nouns, lists, lead-ins, and what things remind one of."""
+"""The words of tabletop requests and reasons: nouns, lists, and what things remind one of."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segzero_ml.tiny.scenes import COLOURS, SHAPES, SceneObject
+from segzero_ml.types import ImageSize
 
 SHAPE_IDEAS: dict[str, tuple[tuple[str, str], ...]] = {
     "ring": (
@@ -44,7 +45,6 @@ COLOUR_IDEAS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 NOUNS = (("shape", "shapes"), ("object", "objects"), ("thing", "things"))
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 _LEAD_IN = (
     "",
     "",
@@ -61,9 +61,10 @@ _LEAD_IN = (
 
 @dataclass(frozen=True)
 class Ask:
-    """What a builder needs: the objects, left to right, and the source of chance."""
+    """What a builder needs: the objects, left to right, their picture, and chance."""
 
     objects: Sequence[SceneObject]
+    size: ImageSize
     rng: np.random.Generator
 
     def pick(self, options: Sequence[str]) -> str:
@@ -107,14 +108,38 @@ def plural_of(shape: str) -> str:
     return f"{shape}es" if shape == "cross" else f"{shape}s"
 
 
-def listed(parts: Sequence[str]) -> str:
-    """The parts as a list in a sentence."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+def one_of(colour: str, shape: str) -> str:
+    """What one of a group is called: `red ring`, `red shape`, `ring` or `shape`.
+
+    In the very words of the list of objects, so that like is found by like.
+    """
+    return f"{colour} {shape or 'shape'}".strip()
 
 
-def inventory(objects: Sequence[SceneObject]) -> str:
-    """The sentence that names every object, in the order given."""
-    return f"From left to right I see {listed([with_article(called(o)) for o in objects])}."
+def checked(ask: Ask, goal: str, findings: Sequence[str], conclusion: str) -> str:
+    """The reasoning: what is looked for, each object checked in turn, what follows.
+
+    Every finding stands right behind its object, and the conclusion repeats what was found:
+    a small model reasons only as far as each word follows from those just written.
+    """
+    looked = "; ".join(
+        f"{with_article(called(o))}, {finding}"
+        for o, finding in zip(ask.objects, findings, strict=True)
+    )
+    return f"{goal}. From left to right: {looked}. {conclusion}."
+
+
+def filtered(ask: Ask, goal: str, members: Sequence[int]) -> str:
+    """The reasoning that says yes or no to each object."""
+    found = ", ".join(f"the {called(ask.objects[i])}" for i in members)
+    return checked(
+        ask, goal, verdicts(ask, members), f"Found: {found}" if members else "Found nothing"
+    )
+
+
+def verdicts(ask: Ask, members: Sequence[int]) -> list[str]:
+    """Yes or no for each object."""
+    return ["yes" if i in members else "no" for i in range(len(ask.objects))]
 
 
 def groups(ask: Ask) -> list[tuple[str, str, list[str]]]:

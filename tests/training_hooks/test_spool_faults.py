@@ -25,7 +25,7 @@ from training_hooks.spool import Spool
 ROOT = Path(__file__).parents[2]
 
 APPEND = """
-import os, sys, threading
+import os, sys, threading, time
 from training_hooks.spool import Spool
 
 folder, name, drain = sys.argv[1], sys.argv[2], sys.argv[3] == "drain"
@@ -42,8 +42,10 @@ def append(thread):
 
 for thread in range(6):
     threading.Thread(target=append, args=(thread,), daemon=True).start()
+while not drain:
+    time.sleep(1)
 while True:
-    if spool.wait(1) and drain:
+    if spool.wait(1):
         records = spool.read(limit=20)
         for record in records:
             os.write(1, f"drained {record.seq} {record.payload.decode()}\\n".encode())
@@ -81,21 +83,22 @@ def test_what_was_acknowledged_before_sigkill_is_there_in_order_and_once(
     rng = random.Random(1 + drain)
     acknowledged: Lines = set()
     drained: Lines = set()
-    for life in range(6):
-        said, handled = run_and_kill(tmp_path, f"life{life}", drain, rng.uniform(0.02, 0.5))
+    lives = 0
+    while lives < 6 or len(acknowledged) < 100:  # a busy machine needs more of them
+        said, handled = run_and_kill(tmp_path, f"life{lives}", drain, rng.uniform(0.02, 0.5))
         acknowledged |= said
         drained |= handled
+        lives += 1
     with Spool(tmp_path) as spool:  # also: no lock is left behind
         recovered = [(record.seq, record.payload.decode()) for record in spool.pending()]
         assert spool.stats().quarantined == 0
-    assert len(acknowledged) > 50
     assert acknowledged <= drained | set(recovered)
     numbers = [seq for seq, _ in recovered]
     assert numbers == sorted(set(numbers))
     by_number = dict(drained | set(recovered))
     assert len(by_number) == len(drained | set(recovered))  # no number for two records
     assert len(set(by_number.values())) == len(by_number)  # no record under two numbers
-    for life in range(6):
+    for life in range(lives):
         for thread in range(6):
             name = f"life{life}-{thread}-"
             own = [by_number[seq] for seq in sorted(by_number) if by_number[seq].startswith(name)]

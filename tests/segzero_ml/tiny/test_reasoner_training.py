@@ -152,7 +152,7 @@ def test_answers_are_strict_and_read_back_as_the_targets(kind: str, scenes: Scen
     for index in range(len(scenes.counts)):
         objects = scenes.objects(index)
         size = ImageSize(*(int(v) for v in scenes.sizes[index]))
-        request = make_request(objects, kind, np.random.default_rng(index))
+        request = make_request(objects, size, kind, np.random.default_rng(index))
         if request is None:
             continue
         made += 1

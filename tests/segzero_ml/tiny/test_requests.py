@@ -14,24 +14,24 @@ from segzero_ml.errors import DatasetError
 from segzero_ml.reasoner.prompts import normalise_request
 from segzero_ml.tiny.cache import HELD_OUT_STREAM, scene_of
 from segzero_ml.tiny.requests import KINDS, SceneRequest, make_request
-from segzero_ml.tiny.scenes import SceneObject
+from segzero_ml.tiny.scenes import Scene, SceneObject
 from segzero_ml.tiny.wording import COLOUR_IDEAS, SHAPE_IDEAS
 
 Asked = list[tuple[tuple[SceneObject, ...], SceneRequest]]
 
 
 @functools.cache
-def _scenes() -> list[tuple[SceneObject, ...]]:
-    """Objects of the scenes that are asked about: drawing takes far longer than asking."""
-    return [scene_of(seed, HELD_OUT_STREAM).objects for seed in range(120)]
+def _scenes() -> list[Scene]:
+    """The scenes that are asked about: drawing takes far longer than asking."""
+    return [scene_of(seed, HELD_OUT_STREAM) for seed in range(120)]
 
 
 def _asked(kind: str) -> Asked:
     found = []
-    for seed, objects in enumerate(_scenes()):
-        request = make_request(objects, kind, np.random.default_rng(seed))
+    for seed, scene in enumerate(_scenes()):
+        request = make_request(scene.objects, scene.size, kind, np.random.default_rng(seed))
         if request is not None:
-            found.append((objects, request))
+            found.append((scene.objects, request))
     assert len(found) > 15
     return found
 
@@ -43,18 +43,49 @@ def test_requests_are_written_as_the_reasoner_reads_them(kind: str) -> None:
         assert request.kind == kind
 
 
+def _findings(request: SceneRequest) -> list[tuple[str, str]]:
+    """(colour and shape, what was found of it) for each object, as the reasoning says them."""
+    looked = request.reasoning.split("From left to right: ")[1].split(". ")[0]
+    pairs = [one.split(", ") for one in looked.split("; ")]
+    return [(name.split(" ", 1)[1], finding) for name, finding in pairs]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_reasoning_names_every_object_from_left_to_right_and_invents_none(kind: str) -> None:
+def test_reasoning_checks_every_object_from_left_to_right_and_invents_none(kind: str) -> None:
     for objects, request in _asked(kind):
-        inventory, because = request.reasoning.split(". ", 1)
         ordered = sorted(objects, key=lambda o: o.center_px.x)
-        places = [f"{o.colour} {o.shape}" for o in ordered]
-        at = -1
-        for name in places:
-            at = inventory.find(name, at + 1)
-            assert at >= 0
+        names = [name for name, _ in _findings(request)]
+        assert names == [f"{o.colour} {o.shape}" for o in ordered]
+        conclusion = request.reasoning.split(". ")[2]
         for target in request.targets:
-            assert f"{objects[target].colour} {objects[target].shape}" in because
+            assert f"{objects[target].colour} {objects[target].shape}" in conclusion
+        assert ("Found nothing" in conclusion) == (not request.targets)
+
+
+@pytest.mark.parametrize("kind", ["attribute", "exclusion", "plural", "absent", "implicit"])
+def test_reasoning_tells_the_targets_from_all_others(kind: str) -> None:
+    for objects, request in _asked(kind):
+        order = sorted(range(len(objects)), key=lambda i: objects[i].center_px.x)
+        said = [finding for _, finding in _findings(request)]
+        # What is left when all others are left out was told no.
+        hit, miss = ("no", "yes") if kind == "exclusion" else ("yes", "no")
+        assert said == [hit if i in request.targets else miss for i in order]
+
+
+@pytest.mark.parametrize("kind", ["superlative", "relation"])
+def test_the_numbers_in_the_reasoning_bear_out_its_conclusion(kind: str) -> None:
+    for objects, request in _asked(kind):
+        order = sorted(range(len(objects)), key=lambda i: objects[i].center_px.x)
+        measured = {
+            i: int(finding.split()[0])
+            for i, (_, finding) in zip(order, _findings(request), strict=True)
+            if finding not in ("no", "here")
+        }
+        (target,) = request.targets
+        most = any(word in request.reasoning for word in ("largest", "rightmost", "bottommost"))
+        best = max(measured.values()) if most else min(measured.values())
+        assert measured[target] == best
+        assert len(measured) >= 2
 
 
 def test_an_attribute_fits_its_target_and_nothing_else() -> None:
