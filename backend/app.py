@@ -75,7 +75,8 @@ def create_app(
     )
     fetcher = ImageFetcher(settings, transport=transport, resolver=resolver)
     predictor = Predictor(model, fetcher, settings, metrics)
-    metrics.registry.register(ReportCollector(settings))
+    intake = Intake(settings, metrics)
+    metrics.registry.register(ReportCollector(settings, intake.survey))
     metrics.watch(ready=lambda: model.is_ready, waiting=lambda: model.waiting)
     services = Services(
         settings,
@@ -84,7 +85,7 @@ def create_app(
         model,
         predictor,
         fetcher,
-        Intake(settings, metrics),
+        intake,
     )
 
     app = FastAPI(

@@ -94,6 +94,8 @@ class CorrectionReader:
         after: int = 0,
         limit: int = 100,
         verdict: Verdict | None = None,
+        *,
+        newest_first: bool = False,
     ) -> Page:
         """Read corrections in the order in which the store learnt their present revision.
 
@@ -106,6 +108,7 @@ class CorrectionReader:
             after: 0 for the first page, then `Page.after`.
             limit: Most corrections of a page, 1 to `LARGEST_PAGE`.
             verdict: Only those with this verdict.
+            newest_first: From the last to the first; then what changes meanwhile is not seen.
 
         Raises:
             InputError: The limit is out of its range.
@@ -113,16 +116,12 @@ class CorrectionReader:
         if not 1 <= limit <= LARGEST_PAGE:
             raise InputError(f"A page holds 1 to {LARGEST_PAGE} corrections, not {limit}.")
         index = "order" if verdict is None else f"verdict:{verdict.value}"
-        found = self._numbered(f"{self._base(project)}:{index}", after, "+inf", limit)
-        corrections, unreadable = [], []
-        ids = [annotation for annotation, _ in found]
-        for annotation, body in zip(ids, self._bodies(project, ids), strict=True):
-            if not body:  # gone since the index was read
-                continue
-            try:
-                corrections.append(unpack(body))
-            except StoreError:
-                unreadable.append(annotation)
+        key = f"{self._base(project)}:{index}"
+        if newest_first:
+            found = self._numbered_back(key, after, limit)
+        else:
+            found = self._numbered(key, after, "+inf", limit)
+        corrections, unreadable = self._read(project, [annotation for annotation, _ in found])
         return Page(
             corrections=tuple(corrections),
             after=found[-1][1] if found else after,
@@ -131,12 +130,14 @@ class CorrectionReader:
         )
 
     def recent(self, project: ProjectKey, limit: int = 20) -> tuple[Correction, ...]:
-        """The corrections saved last by Label Studio's clock, newest first."""
+        """The corrections saved last by Label Studio's clock, newest first.
+
+        One that is damaged is left out.
+        """
         with redis_errors("reading corrections"):
             key = f"{self._base(project)}:updated"
             found: Any = self._redis.zrange(key, 0, min(limit, LARGEST_PAGE) - 1, desc=True)
-        bodies = self._bodies(project, [int(one) for one in found])
-        return tuple(unpack(body) for body in bodies if body)
+        return tuple(self._read(project, [int(one) for one in found])[0])
 
     def known(self, project: ProjectKey, annotations: Sequence[int]) -> dict[int, Known]:
         """What the store knows of some annotations; those it does not know are left out."""
@@ -213,6 +214,33 @@ class CorrectionReader:
                 withscores=True,
             )
         return [(int(annotation), int(number)) for annotation, number in found]
+
+    def _numbered_back(self, key: str, before: int, limit: int) -> list[tuple[int, int]]:
+        """The same from the greatest number down; with numbers below `before` if it is not 0."""
+        with redis_errors("reading which corrections there are"):
+            found: list[Any] = self._redis.zrevrangebyscore(
+                key,
+                f"({before}" if before else "+inf",
+                "-inf",
+                start=0,
+                num=limit,
+                withscores=True,
+            )
+        return [(int(annotation), int(number)) for annotation, number in found]
+
+    def _read(
+        self, project: ProjectKey, annotations: list[int]
+    ) -> tuple[list[Correction], list[int]]:
+        """Corrections that are still there, and ids of those that are damaged."""
+        corrections, unreadable = [], []
+        for annotation, body in zip(annotations, self._bodies(project, annotations), strict=True):
+            if not body:  # gone since the index was read
+                continue
+            try:
+                corrections.append(unpack(body))
+            except StoreError:
+                unreadable.append(annotation)
+        return corrections, unreadable
 
     def _bodies(self, project: ProjectKey, annotations: list[int]) -> list[bytes | None]:
         with (

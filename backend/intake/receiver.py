@@ -15,7 +15,7 @@ from backend.metrics import Metrics
 from backend.redis_access import open_redis, spool_folder
 from backend.settings import Settings
 from segzero_ml.errors import SpoolError, SpoolFullError
-from training_hooks.spool import Spool
+from training_hooks.spool import Spool, SpoolSurvey, survey
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +84,15 @@ class Intake:
         if self._spool is not None:
             self._spool.close()
         self._pool = self._drainer = self._spool = None
+
+    def survey(self) -> SpoolSurvey:
+        """How much waits; without reading it all while the spool is open here.
+
+        Raises:
+            SpoolError: A file cannot be read.
+        """
+        spool = self._spool
+        return survey(spool_folder(self._settings)) if spool is None else spool.stats()
 
     async def take(self, body: bytes) -> Event:
         """Keep a webhook; it is on the disk when this returns.

@@ -564,3 +564,29 @@ def test_a_revision_that_cannot_be_read_is_an_error(
         redis_client.hset(row, "revision", damaged or "-")
         with pytest.raises(StoreError, match="revision cannot be read"):
             store.known(PROJECT, [1])
+
+
+def test_pages_can_be_read_from_the_newest_to_the_oldest(store: CorrectionStore) -> None:
+    for annotation in range(1, 8):
+        verdict = Verdict.ACCEPTED if annotation % 2 else Verdict.EDITED
+        store.upsert(correction(annotation, verdict=verdict))
+    store.upsert(correction(3, second=9, verdict=Verdict.ACCEPTED))
+    seen: list[int] = []
+    after, is_last = 0, False
+    while not is_last:
+        page = store.page(PROJECT, after, 3, newest_first=True)
+        seen += [one.key.annotation for one in page.corrections]
+        after, is_last = page.after, page.is_last
+    assert seen == [3, 7, 6, 5, 4, 2, 1]
+    accepted = store.page(PROJECT, verdict=Verdict.ACCEPTED, newest_first=True)
+    assert [one.key.annotation for one in accepted.corrections] == [3, 7, 5, 1]
+
+
+def test_a_damaged_correction_does_not_hide_the_other_recent_ones(
+    store: CorrectionStore, redis_client: Redis
+) -> None:
+    for annotation in (1, 2, 3):
+        store.upsert(correction(annotation, annotation))
+    (row,) = redis_client.keys("*:annotation:2")
+    redis_client.hset(row, "body", b"damaged")
+    assert [one.key.annotation for one in store.recent(PROJECT)] == [3, 1]
