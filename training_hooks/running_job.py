@@ -61,6 +61,15 @@ class RunningJob:
         """The worker's connection to Redis."""
         return self._job.connection
 
+    @property
+    def has_failed_before(self) -> bool:
+        """Whether an earlier try of this job failed, or died with its process."""
+        return "last_failure" in self._job.meta
+
+    def forgo_tries(self) -> None:
+        """Have the job buried at once if it fails now: trying again would not help."""
+        self._job.retries_left = 0
+
     def progress(self, done: float, total: float, note: str = "") -> None:
         """Say how far the job is. Written twice a second at most, and at the end.
 

@@ -17,6 +17,7 @@ from redis import Redis
 
 from backend.intake.handover import Order, plan
 from backend.intake.recheck import Recheck
+from backend.intake.send import send
 from backend.jobs import ALLOWED
 from segzero_ml.errors import ConfigError, QueueError
 from training_hooks.failures import summarise
@@ -126,12 +127,10 @@ class Drainer:
         self._spool.acknowledge(records[-1].seq)
 
     def _hand_over(self, records: Sequence[Record], queues: Queues) -> None:
-        for record in records:
-            for order in self._orders(record):
-                queues.enqueue(QueueName.INGEST, "ingest", order.job_id, {"event": order.event})
+        send(queues, [order for record in records for order in self._orders(record)])
 
     def _orders(self, record: Record) -> tuple[Order, ...]:
-        """The jobs of a record; none of one that cannot be read, which must not stop the rest."""
+        """What a record tells; nothing of one that cannot be read, which must not stop the rest."""
         try:
             planned = plan(record)
         except Exception as error:  # noqa: BLE001 - counted and logged

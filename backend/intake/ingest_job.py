@@ -1,9 +1,11 @@
-"""The job that brings one event of Label Studio into the store. Safe to repeat, in any order."""
+"""The job that brings changes in Label Studio into the store. Safe to repeat, in any order."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,13 +21,18 @@ from backend.intake.changes import (
     TrainingAsked,
     unpack,
 )
+from backend.intake.handover import Order, order
 from backend.intake.image_facts import ImageLookup
+from backend.intake.send import send
 from backend.intake.studio import Studio
 from backend.intake.write import write_annotation
+from backend.jobs import ALLOWED
 from backend.labelling import Labelling, parse_config
 from backend.redis_access import open_redis
 from backend.settings import Settings, load_settings
-from segzero_ml.errors import LabellingConfigError
+from segzero_ml.errors import InputError, LabellingConfigError
+from training_hooks.queue_jobs import make_job_id
+from training_hooks.queues import Queues
 from training_hooks.running_job import RunningJob
 from training_hooks.store import CorrectionStore
 from training_hooks.store_values import ProjectKey
@@ -38,31 +45,54 @@ START_TRAINING = "start_training"
 ImageOf = Callable[[Mapping[str, Any], Labelling], ImageFacts | None]
 
 
-def run(event: str) -> dict[str, Any]:
-    """Do what an event says; the entry of the allow-list.
+def run(changes: Sequence[str]) -> dict[str, Any]:
+    """Bring changes into the store; the entry of the allow-list.
+
+    A job that failed before comes apart: each of its changes gets a job of its own, so that
+    one that cannot be stored does not keep back the others.
 
     Args:
-        event: A change as `backend.intake.changes.pack` wrote it.
+        changes: As `backend.intake.changes.pack` wrote them.
 
     Returns:
-        What came of it, for whoever looks at the job.
+        What came of them, for whoever looks at the job: how many were created, updated...
 
     Raises:
         ConfigError: A setting is wrong or missing.
-        InputError: The event cannot be read; it will not get better by itself.
+        InputError: A change cannot be read; it will not get better by itself.
         LabelStudioError: Label Studio does not answer; the job may be tried again.
         StoreError: Redis does not answer or is full; the job may be tried again.
     """
     settings = load_settings()
     job = RunningJob.current()
     redis = open_redis(settings, "segzero-ingest") if job is None else job.connection
+    if job is not None and job.has_failed_before and len(changes) > 1:
+        queues = Queues(redis, ALLOWED)
+        for text in changes:
+            send(queues, [_order_again(text, job.job_id)])
+        return {"taken apart": len(changes)}
+    image_of = ImageLookup(settings, redis)
+    outcomes: Counter[str] = Counter()
     with Studio(settings) as studio:
-        return ingest(unpack(event), settings, redis, studio, ImageLookup(settings, redis))
+        for text in changes:
+            try:
+                outcomes[ingest(unpack(text), settings, redis, studio, image_of)] += 1
+            except InputError:
+                if job is not None and len(changes) == 1:
+                    job.forgo_tries()
+                raise
+    return dict(outcomes)
 
 
-def ingest(
-    change: Job, settings: Settings, redis: Redis, studio: Studio, image_of: ImageOf
-) -> dict[str, Any]:
+def _order_again(text: str, occasion: str) -> Order:
+    try:
+        return order(unpack(text), occasion)
+    except InputError:  # its own job will say so
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return Order(make_job_id("unreadable", revision=digest), text)
+
+
+def ingest(change: Job, settings: Settings, redis: Redis, studio: Studio, image_of: ImageOf) -> str:
     """Bring one change into the store.
 
     Args:
@@ -71,6 +101,9 @@ def ingest(
         redis: Where the store is.
         studio: Is asked for what the change does not hold.
         image_of: Looks up images.
+
+    Returns:
+        What came of it, in a word or two.
 
     Raises:
         As `run`.
@@ -81,13 +114,14 @@ def ingest(
     if isinstance(change, SavedElsewhere):
         found = _look_up(change, studio)
         if found is None:
-            return {"outcome": "gone"}
+            return "gone"
         return _saved(found, settings, store, studio, image_of)
     if isinstance(change, TrainingAsked):
         project = ProjectKey(settings.label_studio_name, change.project)
         store.set_watermark(project, START_TRAINING, datetime.fromisoformat(change.at))
-        return {"outcome": "noted"}
-    return {"outcome": "removed", "corrections": _gone(change, settings, store)}
+        return "noted"
+    _remove(change, settings, store)
+    return "removed"
 
 
 def _saved(
@@ -96,7 +130,7 @@ def _saved(
     store: CorrectionStore,
     studio: Studio,
     image_of: ImageOf,
-) -> dict[str, Any]:
+) -> str:
     config = change.label_config
     if config is None:
         config = studio.label_config(change.project)
@@ -105,7 +139,7 @@ def _saved(
     except LabellingConfigError as error:
         # An organisation's webhook tells of all its projects, whatever they label.
         _log.info("Project %d holds nothing to learn from: %s", change.project, error.message)
-        return {"outcome": "not a project of this backend"}
+        return "not a project of this backend"
     annotation = {**change.annotation, "project": change.project}
     prediction, image = None, None
     if not annotation.get("was_cancelled"):
@@ -116,7 +150,7 @@ def _saved(
     outcome = write_annotation(
         store, annotation, change.task, prediction, labelling, settings, image
     )
-    return {"outcome": outcome.value}
+    return outcome.value
 
 
 def _look_up(change: SavedElsewhere, studio: Studio) -> Saved | None:
@@ -132,8 +166,10 @@ def _look_up(change: SavedElsewhere, studio: Studio) -> Saved | None:
     return None
 
 
-def _gone(change: AnnotationsGone | TasksGone, settings: Settings, store: CorrectionStore) -> int:
-    """Remove what was deleted; how many corrections that were.
+def _remove(
+    change: AnnotationsGone | TasksGone, settings: Settings, store: CorrectionStore
+) -> None:
+    """Remove what was deleted.
 
     Ids of tasks and annotations are used once in a Label Studio: where the event names no
     project, they are struck out in all of them.
@@ -143,10 +179,10 @@ def _gone(change: AnnotationsGone | TasksGone, settings: Settings, store: Correc
     else:
         ours = settings.label_studio_name
         projects = [one for one in store.projects() if one.label_studio == ours]
-    count = 0
     for project in projects:
         if isinstance(change, TasksGone):
-            count += sum(store.delete_task(project, task) for task in change.tasks)
+            for task in change.tasks:
+                store.delete_task(project, task)
         else:
-            count += sum(store.delete(project.annotation(one)) for one in change.annotations)
-    return count
+            for annotation in change.annotations:
+                store.delete(project.annotation(annotation))
