@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -12,6 +13,8 @@ from backend.report import Numbers, ProjectView, SpoolView, count, look_at_spool
 from backend.settings import Settings
 from segzero_ml.errors import ConfigError, StoreError
 from training_hooks.spool import SpoolSurvey
+
+_log = logging.getLogger(__name__)
 
 _PROJECT = ("label_studio", "project")
 
@@ -57,7 +60,8 @@ class ReportCollector(Collector):
                 self._settings, "segzero-metrics", timeout_s=self._limit_s / 2, retries=0
             ) as client:
                 return count(client, limit_s=self._limit_s)
-        except (ConfigError, StoreError):
+        except (ConfigError, StoreError) as error:
+            _log.debug("No numbers from Redis: %s", error)
             return None
 
 

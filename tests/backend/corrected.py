@@ -37,12 +37,21 @@ run_worker(QueueName.PREDICT, lambda: connect(sys.argv[1]), allowed, burst=True)
 
 
 class World(NamedTuple):
-    """A data folder whose Redis runs; the environment points to it."""
+    """A data folder whose Redis runs."""
 
     folder: Path
     server: EmbeddedServer
     client: Redis
     store: CorrectionStore
+
+    def use(self, patch: pytest.MonkeyPatch) -> World:
+        """Empty it, and let the environment point to it."""
+        patch.setenv("SEGZERO_DATA_DIR", str(self.folder))
+        # Nothing listens there: the tests have no backend unless they start one.
+        patch.setenv("SEGZERO_PORT", "9")
+        self.server.start()
+        self.client.flushdb()
+        return self
 
     @property
     def settings(self) -> Settings:
@@ -61,16 +70,12 @@ class World(NamedTuple):
 
 @contextmanager
 def world(folder: Path) -> Iterator[World]:
-    """An empty one, for the time of a `with`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEGZERO_DATA_DIR", str(folder))
-        # Nothing listens there: the tests have no backend unless they start one.
-        patch.setenv("SEGZERO_PORT", "9")
-        with (
-            EmbeddedServer(redis_folder(load_settings())) as server,
-            connect(server.url) as client,
-        ):
-            yield World(folder, server, client, CorrectionStore(client))
+    """An empty one, for the time of a `with`; to be put to use by each test."""
+    with (
+        EmbeddedServer(redis_folder(load_settings(data_dir=folder))) as server,
+        connect(server.url) as client,
+    ):
+        yield World(folder, server, client, CorrectionStore(client))
 
 
 class Ran(NamedTuple):

@@ -22,9 +22,14 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with world(tmp_path_factory.mktemp("data")) as found:
         yield found
+
+
+@pytest.fixture
+def here(_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    return _world.use(monkeypatch)
 
 
 def scrape(settings: Settings) -> Samples:

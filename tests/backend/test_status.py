@@ -34,11 +34,9 @@ def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.fixture
-def here(_world: World) -> World:
+def here(_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Running and empty; the module shares the server."""
-    _world.server.start()
-    _world.client.flushdb()
-    return _world
+    return _world.use(monkeypatch)
 
 
 @pytest.fixture
