@@ -73,8 +73,8 @@ $(STAMP): setup.cfg pyproject.toml
 	echo "Ready: $(VENV)/bin/segzero --help"
 
 .PHONY: demo
-demo: venv ## Label Studio with pre-annotated pictures; ONCE=1 stops when they are there
-	@exec $(PY) -m backend.demo $(if $(ONCE),--once)
+demo: venv ## Label Studio with pre-annotated pictures; FRESH=1 anew, ONCE=1 stops when they are there
+	@exec $(PY) -m backend.demo $(if $(FRESH),--fresh) $(if $(ONCE),--once)
 
 .PHONY: test
 test: venv ## All tests; narrow them with ARGS="-m 'not e2e' tests/segzero_ml"

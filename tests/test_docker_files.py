@@ -98,6 +98,18 @@ def test_the_backend_starts_with_these_settings(services: dict[str, Any]) -> Non
         assert environment[ENV_PREFIX + name].endswith("set it in docker/.env}")
 
 
+def test_the_backend_uses_the_redis_beside_it_and_keeps_its_data_on_a_volume(
+    services: dict[str, Any],
+) -> None:
+    address = services["backend"]["environment"][ENV_PREFIX + "REDIS_URL"]
+    password, host = re.fullmatch(r"redis://:(\$\{\w+:\?.+\})@(\w+):6379/0", address).groups()  # type: ignore[union-attr]
+    assert host in services
+    assert password == services["redis"]["environment"]["REDISCLI_AUTH"]
+    (data,) = re.findall(r"SEGZERO_DATA_DIR=(\S+)", "\n".join(stage_of("backend")))
+    mounted = {volume.partition(":")[2] for volume in services["backend"]["volumes"]}
+    assert Path(data).parent.as_posix() in mounted
+
+
 def test_the_backend_has_a_name_with_a_dot_for_webhooks(services: dict[str, Any]) -> None:
     aliases = services["backend"]["networks"]["default"]["aliases"]
     assert any("." in alias for alias in aliases)

@@ -88,7 +88,8 @@ def requirements(wheel: zipfile.ZipFile) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for line in Parser().parsestr(dist_info(wheel, "METADATA")).get_all("Requires-Dist") or []:
         extra = re.search(r"extra == ['\"](.+?)['\"]", line)
-        found.setdefault(extra[1] if extra else "", set()).add(line.partition(">=")[0].strip())
+        name = re.match(r"[\w.-]+", line)
+        found.setdefault(extra[1] if extra else "", set()).add(name[0] if name else line)
     return found
 
 

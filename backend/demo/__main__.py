@@ -16,8 +16,8 @@ def demo(
     once: Annotated[
         bool, typer.Option("--once", help="Stop when every task has its prediction.")
     ] = False,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Go on with the last run's project instead of anew.")
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Drop the last run's data instead of going on with it.")
     ] = False,
     port: Annotated[
         int | None,
@@ -29,15 +29,15 @@ def demo(
 ) -> None:
     """Label Studio with pre-annotated pictures, from nothing.
 
-    Installs Label Studio into an environment of its own, starts it and the backend, makes a
-    project of tabletop scenes, has Label Studio retrieve the predictions, shows them beside
-    the truth, and stays up until Ctrl-C.
+    Installs Label Studio into an environment of its own, starts it and SegZero, makes a project
+    of tabletop scenes, has Label Studio retrieve the predictions, shows them beside the truth,
+    and stays up until Ctrl-C. The next run goes on with the same project.
     """
     from backend.cli import show_error
     from backend.demo.run import Options, run
 
     try:
-        complete = run(Options(folder, once, keep, port), Console(highlight=False))
+        complete = run(Options(folder, once, fresh, port), Console(highlight=False))
     except SegZeroError as error:
         show_error(error)
         sys.exit(1)

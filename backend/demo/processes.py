@@ -34,16 +34,23 @@ class Child:
         command: The program and its arguments.
         env: Its whole environment.
         log: File that its output is added to.
+        grace_s: Seconds it gets to end by itself when it is stopped.
 
     Raises:
         ProcessError: It cannot be started.
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], env: Mapping[str, str], log: Path
+        self,
+        name: str,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        log: Path,
+        grace_s: float = 10.0,
     ) -> None:
         self.name = name
         self.log = log
+        self._grace_s = grace_s
         log.parent.mkdir(parents=True, exist_ok=True)
         try:
             with log.open("ab") as output:
@@ -82,10 +89,10 @@ class Child:
         """None while it runs."""
         return self._process.poll()
 
-    def stop(self, grace_s: float = 10.0) -> None:
-        """Ask it to end, and make it after `grace_s` seconds; does nothing if it has ended."""
+    def stop(self) -> None:
+        """Ask it to end, and make it after its grace; does nothing if it has ended."""
         if self._process.poll() is None:
-            processes.stop(self._process, grace_s)
+            processes.stop(self._process, self._grace_s)
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait until it ends; its exit code, or None if it still runs."""

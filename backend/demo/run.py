@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -24,10 +25,18 @@ from backend.demo.servers import (
     start_label_studio,
     wait_for_model,
 )
-from backend.demo.show import Say, Steps, summary_of, table_of, what_next
-from backend.demo.state import Folder, State, fresh_state, kept_state
-from backend.demo.tasks import Outcome, import_samples, outcome, retrieve_all, scene_of
+from backend.demo.show import Say, Steps, how_to_look, summary_of, table_of, what_next
+from backend.demo.state import Folder, State, fresh_state, has_data, kept_state
+from backend.demo.tasks import (
+    Outcome,
+    import_samples,
+    newest_prediction,
+    outcome,
+    retrieve_all,
+    scene_of,
+)
 from backend.label_studio import LabelStudio
+from backend.label_studio_http import LabelStudioApiError
 from backend.templates import labelling_config
 from segzero_ml.datasets import Sample
 
@@ -48,13 +57,13 @@ class Options:
     Args:
         folder: Everything lies under it.
         once: Stop after the table.
-        keep: Go on with the last run's project.
+        fresh: Drop the last run's data instead of going on with its project.
         port: Port for Label Studio; None for any.
     """
 
     folder: Path = Path(".demo")
     once: bool = False
-    keep: bool = False
+    fresh: bool = False
     port: int | None = None
 
 
@@ -71,7 +80,7 @@ def run(options: Options, console: Console) -> bool:
     folder = Folder(options.folder.resolve())
     os.environ.update(local_env(os.environ))
     with folder.locked(), terminated_as_interrupt(), ExitStack() as children:
-        state = kept_state(folder) if options.keep else fresh_state(folder, options.port)
+        state = _state(options, folder, console)
         steps = Steps(console, _STEPS)
         servers = _start(state, folder, steps, children)
         with LabelStudio(state.label_studio_url, state.user.token) as client:
@@ -82,8 +91,25 @@ def run(options: Options, console: Console) -> bool:
         console.print(summary_of(found))
         if not options.once:
             console.print(what_next(state))
+            console.print(how_to_look(state, folder), soft_wrap=True)
             _stay(servers, console)
         return all(row.iou is not None for row in found)
+
+
+def _state(options: Options, folder: Folder, console: Console) -> State:
+    """The last run's state if there is one to go on with, else a new one; says which."""
+    kept = None if options.fresh else kept_state(folder, options.port)
+    if kept is not None:
+        console.print(
+            f"Going on with the last run's project and corrections in {folder.root}; "
+            "make demo FRESH=1 drops them and starts anew.",
+            markup=False,
+        )
+        return kept
+    if has_data(folder):
+        why = "As asked" if options.fresh else "The last run got no project"
+        console.print(f"{why}: dropping the last run's data in {folder.root}.", markup=False)
+    return fresh_state(folder, options.port)
 
 
 @contextmanager
@@ -127,13 +153,14 @@ def _start(state: State, folder: Folder, steps: Steps, children: ExitStack) -> S
                 state.label_studio_url,
                 state.user.token,
                 state.backend,
-                folder.log("backend"),
+                folder.log("segzero"),
+                data=folder.segzero,
             )
         )
         label_studio.wait_until(
             f"{state.label_studio_url}/health", LABEL_STUDIO_START_S, _seconds(say)
         )
-    with steps.step("Loading the models of the backend") as say:
+    with steps.step("Starting SegZero (Redis, worker, backend) and loading its models") as say:
         wait_for_model(backend, state.backend_url, _seconds(say))
     return label_studio, backend
 
@@ -147,7 +174,7 @@ def _fill(
     with steps.step(f"A project with {TASKS} pictures and requests") as say:
         say("drawing")
         samples = list(scene_samples(TASKS, _SEED))
-        if state.project_id is None:
+        if state.project_id is None or not _exists(client, state.project_id):
             say("uploading")
             project = client.create_project(_TITLE, labelling_config(), description=_DESCRIPTION)
             import_samples(client, project.id, samples)
@@ -183,16 +210,33 @@ def _predict(
     """Have Label Studio retrieve the predictions, and read them back."""
     project_id = _project(state)
     with steps.step('Label Studio retrieves predictions ("Retrieve predictions")') as say:
-        retrieve_all(
-            client,
-            project_id,
-            list(samples),
-            version,
-            lambda done: say(f"{done} of {len(samples)} tasks"),
-        )
+        missing = [
+            task.id
+            for task in client.tasks(project_id)
+            if task.id in samples and newest_prediction(task, version) is None
+        ]
+        if missing:
+            retrieve_all(
+                client,
+                project_id,
+                missing,
+                version,
+                lambda done: say(f"{done} of {len(missing)} tasks"),
+            )
     with steps.step("Reading the predictions back"):
         tasks = [task for task in client.tasks(project_id) if task.id in samples]
         return [outcome(task, samples[task.id], version) for task in tasks]
+
+
+def _exists(client: LabelStudio, project_id: int) -> bool:
+    """Whether the last run's project is still there; its user may have deleted it."""
+    try:
+        client.project(project_id)
+    except LabelStudioApiError as error:
+        if error.status == HTTPStatus.NOT_FOUND:
+            return False
+        raise
+    return True
 
 
 def _stay(servers: Sequence[Child], console: Console) -> None:
@@ -208,12 +252,12 @@ def _stay(servers: Sequence[Child], console: Console) -> None:
                     raise server.failed(f"{server.name} stopped by itself.")
             time.sleep(1)
     except KeyboardInterrupt:
-        console.print("Stopping Label Studio and the backend.")
+        console.print("Stopping SegZero and Label Studio.")
 
 
 def _project(state: State) -> int:
     if state.project_id is None:
-        raise ProcessError("The demo has no project.", "Leave --keep out.")
+        raise ProcessError("The demo has no project.", "Start anew: make demo FRESH=1.")
     return state.project_id
 
 

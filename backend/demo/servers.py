@@ -19,6 +19,9 @@ LABEL_STUDIO_START_S: Final = 900.0
 
 MODEL_LOAD_S: Final = 600.0
 
+_STOP_S: Final = 120.0
+"""`segzero up` stops one process after the other, Redis last, and kills by itself."""
+
 _FOREIGN_PREFIXES: Final = ("LABEL_STUDIO_", "HEARTEX_", "POSTGRE_", "DJANGO_", "SENTRY_", "ML_")
 _FOREIGN_NAMES: Final = frozenset(
     {"HOST", "PORT", "USERNAME", "PASSWORD", "USER_TOKEN", "DEBUG", "DATABASE_NAME"}
@@ -108,8 +111,19 @@ def start_backend(
     login: BackendLogin,
     log: Path,
     preset: str = "tiny",
+    data: Path | None = None,
 ) -> Child:
-    """Start `segzero serve` on this machine, with a login and a webhook secret."""
+    """Start `segzero up` on this machine, with a login and a webhook secret.
+
+    Args:
+        port: Port of the backend; must be free.
+        label_studio_url: Address of Label Studio.
+        label_studio_token: A token of its user.
+        login: What Label Studio has to show.
+        log: Where the output of all its processes goes.
+        preset: The models.
+        data: Its data folder; by default one beside the log.
+    """
     env = local_env(os.environ, lambda name: name.startswith("SEGZERO_"))
     env |= {
         "SEGZERO_PRESET": preset,
@@ -118,9 +132,11 @@ def start_backend(
         "SEGZERO_USER": login.user,
         "SEGZERO_PASSWORD": login.password,
         "SEGZERO_WEBHOOK_SECRET": login.webhook_secret,
+        "SEGZERO_DATA_DIR": str(data or log.with_name("segzero")),
+        "SEGZERO_HOST": LOOPBACK,
+        "SEGZERO_PORT": str(port),
     }
-    command = [sys.executable, "-m", "backend.cli", "serve", "--host", LOOPBACK]
-    return Child("The backend", [*command, "--port", str(port)], env, log)
+    return Child("SegZero", [sys.executable, "-P", "-m", "backend.cli", "up"], env, log, _STOP_S)
 
 
 def wait_for_model(backend: Child, url: str, tick: Callable[[float], None] | None = None) -> None:

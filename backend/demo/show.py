@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -12,7 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from backend.demo.state import State
+from backend.demo.state import BACKEND_PORT, Folder, State
 from backend.demo.tasks import Outcome
 
 Say = Callable[[str], None]
@@ -27,9 +31,10 @@ _TO_TRY: Final = (
     "- Switch on Auto-Annotation below the picture and type another request",
     '  into the box beside it, such as "the leftmost shape"; Enter asks.',
     "- Order the list by Prediction score: the doubtful ones come first.",
-    "- Your own project: segzero template, then segzero connect.",
+    "- Your own project: segzero template, segzero up, then segzero connect.",
     "",
-    "Ctrl-C stops everything; python -m backend.demo --keep goes on later.",
+    "Ctrl-C stops everything. The next make demo goes on with this project;",
+    "make demo FRESH=1 drops it and starts anew.",
 )
 
 
@@ -98,6 +103,28 @@ def what_next(state: State) -> Panel:
         *map(Text, _TO_TRY),
     ]
     return Panel(Text("\n").join(lines), title="Label Studio is ready", expand=False)
+
+
+def how_to_look(state: State, folder: Folder) -> Text:
+    """How to see corrections arrive. To be printed without breaking lines, for copying."""
+    return Text.assemble(
+        "See how your corrections arrive, from another terminal:\n    ",
+        (status_command(state, folder), "bold cyan"),
+    )
+
+
+def status_command(state: State, folder: Folder) -> str:
+    """How to ask for the state of the demo's SegZero, from the current folder."""
+    settings = [f"SEGZERO_DATA_DIR={_short(folder.segzero)}"]
+    if state.backend_port != BACKEND_PORT:
+        settings.append(f"SEGZERO_PORT={state.backend_port}")
+    return " ".join([*settings, _short(Path(sys.executable).with_name("segzero")), "status"])
+
+
+def _short(path: Path) -> str:
+    """A path for the shell, as seen from the current folder where that is shorter."""
+    near = os.path.relpath(path)
+    return shlex.quote(str(path) if near.startswith("..") else near)
 
 
 def _style(row: Outcome) -> str:

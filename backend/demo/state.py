@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +39,11 @@ class Folder:
     def data(self) -> Path:
         """Label Studio's database and uploads."""
         return self.root / "data"
+
+    @property
+    def segzero(self) -> Path:
+        """SegZero's data: corrections, jobs, webhooks that wait."""
+        return self.root / "segzero"
 
     @property
     def state(self) -> Path:
@@ -104,8 +109,13 @@ class State:
             json.dump(asdict(self), file, indent=2)
 
 
+def has_data(folder: Folder) -> bool:
+    """Whether an earlier run left anything that a fresh one drops."""
+    return folder.data.exists() or folder.segzero.exists()
+
+
 def fresh_state(folder: Folder, port: int | None) -> State:
-    """Start anew: the last run's data are removed.
+    """Start anew: the last run's data are removed, of Label Studio and of SegZero.
 
     Args:
         folder: The demo's folder.
@@ -115,31 +125,37 @@ def fresh_state(folder: Folder, port: int | None) -> State:
         ProcessError: The port is taken.
     """
     if port is not None:
-        _check_free(port, "--port")
-    shutil.rmtree(folder.data, ignore_errors=True)
+        _check_free(port, "Label Studio")
+    folder.state.unlink(missing_ok=True)
+    for data in (folder.data, folder.segzero):
+        shutil.rmtree(data, ignore_errors=True)
     label_studio_port = port or free_port(LABEL_STUDIO_PORT)
     return State(
         Login.generate(), BackendLogin.generate(), label_studio_port, free_port(BACKEND_PORT)
     )
 
 
-def kept_state(folder: Folder) -> State:
-    """Go on with the last run's project.
+def kept_state(folder: Folder, port: int | None = None) -> State | None:
+    """What there is to go on with; None if the last run made no project, or there was none.
+
+    Args:
+        folder: The demo's folder.
+        port: Another port for Label Studio than that of the last run.
 
     Raises:
-        ProcessError: There is none, or one of its ports is taken.
+        ProcessError: One of its ports is taken.
     """
     try:
         saved: dict[str, Any] = json.loads(folder.state.read_text(encoding="utf-8"))
         state = State(Login(**saved.pop("user")), BackendLogin(**saved.pop("backend")), **saved)
-    except (OSError, ValueError, TypeError, KeyError):
-        state = None
-    if state is None or state.project_id is None or not folder.data.is_dir():
-        raise ProcessError(
-            f"There is no finished demo in {folder.root} to go on with.", "Leave --keep out."
-        )
-    for port in (state.label_studio_port, state.backend_port):
-        _check_free(port, "the last run")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    if state.project_id is None or not folder.data.is_dir():
+        return None
+    if port is not None:
+        state = replace(state, label_studio_port=port)
+    _check_free(state.label_studio_port, "Label Studio")
+    _check_free(state.backend_port, "the backend")
     return state
 
 
@@ -147,5 +163,6 @@ def _check_free(port: int, whose: str) -> None:
     if not is_free(port):
         raise ProcessError(
             f"Port {port} (of {whose}) is taken by another program.",
-            "Stop that program, or leave the option out to have a free port chosen.",
+            "Stop that program; or choose Label Studio's with --port; or drop the last run's "
+            "data and ports with make demo FRESH=1.",
         )

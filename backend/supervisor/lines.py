@@ -40,7 +40,7 @@ def for_people(line: str) -> list[str]:
     )
     record.created = _seconds(fields.get("time"), record.created)
     traceback = str(fields.get("traceback", ""))
-    return [TextFormatter().format(record), *map(printable, traceback.splitlines())]
+    return [printable(TextFormatter().format(record)), *map(printable, traceback.splitlines())]
 
 
 def as_object(line: str) -> dict[str, Any] | None:
@@ -57,7 +57,11 @@ def as_object(line: str) -> dict[str, Any] | None:
 def printable(line: str) -> str:
     """Text that cannot play tricks on a terminal; of a progress bar, its last state."""
     shown = line.rstrip().rpartition("\r")[2]
-    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in shown)
+    return "".join(c if c.isprintable() or c == "\t" else _escaped(c) for c in shown)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def _seconds(text: object, otherwise: float) -> float:

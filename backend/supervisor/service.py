@@ -126,6 +126,7 @@ class ProgramService:
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._is_cleared = False
 
     @property
     def where(self) -> str:
@@ -139,6 +140,7 @@ class ProgramService:
             OSError: The system has no room for another process.
         """
         self._tail.clear()
+        self._is_cleared = False
         self._process = processes.start(
             self._program.command,
             env=dict(self._program.env),
@@ -161,9 +163,13 @@ class ProgramService:
         return True
 
     def ending(self) -> Ending | None:
-        """How it ended; None while it runs."""
-        code = None if self._process is None else self._process.poll()
-        return None if code is None else Ending.of(code)
+        """How it ended; None while it runs. What it left behind in its group ends, too."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        if not self._is_cleared:
+            self._is_cleared = True
+            processes.signal_group(self._process.pid, signal.SIGKILL)
+        return Ending.of(self._process.returncode)
 
     def last_words(self) -> str:
         """The last lines it wrote; waits a moment for those still on their way."""

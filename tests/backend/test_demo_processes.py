@@ -73,10 +73,10 @@ def test_a_program_that_never_answers_is_given_up(tmp_path: Path) -> None:
 
 
 def test_a_program_that_ignores_the_request_to_end_is_ended(tmp_path: Path) -> None:
-    with child(tmp_path, *STUBBORN) as stubborn:
+    with Child("The program", STUBBORN, os.environ, tmp_path / "log", 0.2) as stubborn:
         while "deaf" not in stubborn.output():
             time.sleep(0.05)
-        stubborn.stop(grace_s=0.2)
+        stubborn.stop()
         assert stubborn.exit_code == -signal.SIGKILL
 
 
