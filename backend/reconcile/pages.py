@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from backend.annotations import (
@@ -15,11 +15,12 @@ from backend.annotations import (
     to_correction,
 )
 from backend.intake.write import write_annotation
-from backend.label_studio_listing import TaskPage
 from backend.labelling import Labelling
 from backend.reconcile.result import Tally
-from backend.reconcile.seen import SeenIds
+from backend.reconcile.seen import Seen
+from backend.reconcile.walk import Part
 from backend.settings import Settings
+from segzero_ml.checks import MAX_ID
 from segzero_ml.errors import InputError
 from training_hooks.store import CorrectionStore
 from training_hooks.store_values import Known, Outcome, ProjectKey
@@ -45,12 +46,10 @@ class PageWriter:
         mark: The store's `mark` from before the list was asked for.
         labelling: The project's labelling config.
         settings: The name of this Label Studio, and the fields that hold requests.
+        seen: Is told all annotations, also those that cannot be read.
+        tally: Counts what is found and done.
         image_of: Looks up the image of a task.
         dry_run: Write nothing; count what would be written.
-
-    Attributes:
-        seen: All annotations of all pages, also those that could not be read.
-        tally: What was found and done.
     """
 
     store: CorrectionStore
@@ -58,19 +57,21 @@ class PageWriter:
     mark: int
     labelling: Labelling
     settings: Settings
+    seen: Seen
+    tally: Tally
     image_of: ImageOf = no_image
     dry_run: bool = False
-    seen: SeenIds = field(default_factory=SeenIds)
-    tally: Tally = field(default_factory=Tally)
 
-    def write(self, page: TaskPage) -> None:
-        """Bring the store up to date with a page.
+    def write(self, part: Part) -> None:
+        """Bring the store up to date with some tasks.
 
         Raises:
             StoreError: Redis does not answer, refuses or is full.
         """
-        self.tally.tasks += len(page.tasks)
-        found = [one for task in page.tasks for one in self._identified(task)]
+        self.tally.tasks += len(part.page.tasks)
+        for number, reason in part.unreadable.items():
+            self.tally.fail(number, None, reason)
+        found = [one for task in part.page.tasks for one in self._identified(task)]
         known = self.store.known(self.key, [one.key.annotation for _, _, one in found])
         images: dict[int, ImageFacts | None] = {}
         for task, annotation, identity in found:
@@ -84,13 +85,12 @@ class PageWriter:
                 self.tally.fail(identity.task, identity.key.annotation, error.message)
 
     def _identified(self, task: Mapping[str, Any]) -> list[_Found]:
-        found = []
-        for annotation in task.get("annotations", ()):
-            self.tally.annotations += 1
-            number = annotation.get("id")
-            number = number if type(number) is int and 0 < number < 2**63 else None
-            if number is not None:
-                self.seen.add(number)
+        found: list[_Found] = []
+        annotations = task.get("annotations", ())
+        numbers = [_number(one) for one in annotations]
+        self.seen.add([number for number in numbers if number is not None])
+        self.tally.annotations += len(annotations)
+        for annotation, number in zip(annotations, numbers, strict=True):
             try:
                 identity = identify(annotation, task, self.key.label_studio)
                 if identity.key.project != self.key.project:
@@ -153,3 +153,8 @@ class PageWriter:
             self.tally.added += 1
         else:
             self.tally.updated += 1
+
+
+def _number(annotation: Mapping[str, Any]) -> int | None:
+    value = annotation.get("id")
+    return value if type(value) is int and 1 <= value <= MAX_ID else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 KEPT_FAILURES: Final = 100
 """Failures that are told one by one; all are counted."""
@@ -63,7 +64,7 @@ class Reconciled:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON."""
-        return asdict(self) | {"failures": [asdict(one) for one in self.failures]}
+        return asdict(self)
 
 
 @dataclass(slots=True)
@@ -86,7 +87,16 @@ class Tally:
         if len(self.failures) < KEPT_FAILURES:
             self.failures.append(Failure(task, annotation, reason))
 
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote; raises TypeError or KeyError for something else."""
+        return cls(**{**value, "failures": [Failure(**one) for one in value["failures"]]})
+
     def result(self, project: int, *, is_complete: bool, dry_run: bool) -> Reconciled:
         """What it came to."""
-        counts = asdict(self) | {"failures": tuple(self.failures)}
+        counts: dict[str, Any] = asdict(self) | {"failures": tuple(self.failures)}
         return Reconciled(project=project, is_complete=is_complete, dry_run=dry_run, **counts)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -18,6 +19,24 @@ PAGE_BYTES: Final = 32 << 20
 _AGAIN: Final = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some tasks of the walk.
+
+    Args:
+        page: The tasks, and how many there are from here on.
+        unreadable: Id of each whose contents Label Studio does not give -> the reason.
+    """
+
+    page: TaskPage
+    unreadable: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def end(self) -> int:
+        """Id of the last task."""
+        return int(self.page.tasks[-1]["id"])
+
+
 class TaskWalk:
     """Goes through all tasks of a project once, by rising id.
 
@@ -30,13 +49,14 @@ class TaskWalk:
         project_id: The project.
         patience: How often a page is asked for.
         calls_backend: See `Listing.task_page`.
+        start: Id of the task after which to begin.
+        given: How many tasks there were up to there.
         page_size: Most tasks of a page.
         page_bytes: Most bytes of JSON of a page; a single task may take more.
 
     Attributes:
         total: How many tasks there are, as far as is known.
         is_complete: Whether all pages given out so far agreed with the next.
-        unreadable: Id of each task whose contents Label Studio does not give -> the reason.
     """
 
     def __init__(
@@ -46,6 +66,8 @@ class TaskWalk:
         patience: Patience,
         *,
         calls_backend: bool = True,
+        start: int = 0,
+        given: int = 0,
         page_size: int = PAGE_SIZE,
         page_bytes: int = PAGE_BYTES,
     ) -> None:
@@ -56,59 +78,60 @@ class TaskWalk:
         self._size = page_size
         self._bytes = page_bytes
         self._one_by_one = 0
-        self.total = 0
+        self._start = start
+        self._given = given
+        self.total = given
         self.is_complete = True
-        self.unreadable: dict[int, str] = {}
 
-    def pages(self) -> Iterator[TaskPage]:
+    def parts(self) -> Iterator[Part]:
         """The pages; hold each only until the next, for they are large.
 
         Raises:
             LabelStudioError: Label Studio fails for good.
         """
-        given = 0
-        page = self._ask(after=0)
-        start = 0  # the task after which `page` begins
-        again = _AGAIN
+        start, given, again = self._start, self._given, _AGAIN
+        part = self._ask(start)
         while True:
-            self.total = given + page.total
-            left = page.total - len(page.tasks)
+            self.total = given + part.page.total
+            left = part.page.total - len(part.page.tasks)
             if left == 0:
-                yield page
+                yield part
                 return
-            end = _id(page)
-            following = self._ask(end)
-            if following.total != left and again > 0:
+            following = self._ask(part.end)
+            agrees = following.page.total == left
+            if not agrees and again > 0:
                 again -= 1
                 del following
-                page = self._ask(start)
+                part = self._ask(start)
                 continue
-            self.is_complete = self.is_complete and following.total == left
-            yield page
-            given += len(page.tasks)
-            if not following.tasks:
+            self.is_complete = self.is_complete and agrees
+            yield part
+            given += len(part.page.tasks)
+            if not following.page.tasks:
                 return
-            page, start, again = following, end, _AGAIN
+            start, part, again = part.end, following, _AGAIN
 
-    def _ask(self, after: int) -> TaskPage:
+    def _ask(self, after: int) -> Part:
         """A page, smaller ones if need be; a task that cannot be read comes without contents."""
         while True:
             size = 1 if self._one_by_one > 0 else self._size
             try:
-                page = self._patience.call(partial(self._page, after, size))
+                part = Part(self._patience.call(partial(self._page, after, size)))
             except LabelStudioAuthError:
                 raise
             except LabelStudioError as error:
-                if size == 1:
-                    page = self._without_contents(after, error)
-                elif isinstance(error, LabelStudioTooLargeError):
-                    self._size = max(1, size // 4)
+                if size > 1:
+                    self._shrink(size, error)
                     continue
-                else:
-                    self._one_by_one = size  # perhaps it is a single task that breaks the page
-                    continue
-            self._one_by_one = max(0, self._one_by_one - len(page.tasks))
-            return page
+                part = self._without_contents(after, error)
+            self._one_by_one = max(0, self._one_by_one - len(part.page.tasks))
+            return part
+
+    def _shrink(self, size: int, error: LabelStudioError) -> None:
+        if isinstance(error, LabelStudioTooLargeError):
+            self._size = max(1, size // 4)
+        else:
+            self._one_by_one = size  # perhaps it is a single task that breaks the page
 
     def _page(self, after: int, size: int) -> TaskPage:
         return self._listing.task_page(
@@ -119,15 +142,14 @@ class TaskWalk:
             most_bytes=self._bytes if size > 1 else MOST_BYTES,
         )
 
-    def _without_contents(self, after: int, error: LabelStudioError) -> TaskPage:
-        page = self._patience.call(
-            lambda: self._listing.task_page(
-                self._project, after, 1, with_contents=False, calls_backend=self._calls_backend
-            )
+    def _without_contents(self, after: int, error: LabelStudioError) -> Part:
+        ask = partial(
+            self._listing.task_page,
+            self._project,
+            after,
+            1,
+            with_contents=False,
+            calls_backend=self._calls_backend,
         )
-        self.unreadable |= {int(task["id"]): error.message for task in page.tasks}
-        return page
-
-
-def _id(page: TaskPage) -> int:
-    return int(page.tasks[-1]["id"])
+        page = self._patience.call(ask)
+        return Part(page, {int(task["id"]): error.message for task in page.tasks})
