@@ -75,11 +75,13 @@ def empty_result(model_version: str) -> dict[str, Any]:
 def _brush_region(
     segment: Segment, answer: Labelled, labelling: Labelling, region_id: str
 ) -> dict[str, Any]:
-    region: dict[str, Any] = {
+    return {
         "id": region_id,
         "from_name": labelling.brush,
         "to_name": labelling.image,
         "type": "brushlabels",
+        # The editor turns it into "prediction-changed" when the annotator changes the mask.
+        "origin": "prediction",
         **_geometry(answer.prediction.size),
         "score": _unit(segment.score),
         "value": {
@@ -87,10 +89,21 @@ def _brush_region(
             "rle": encode_rle(masks.decode(segment.rle)),
             "brushlabels": [answer.label],
         },
+        "meta": _meta(answer.prediction),
     }
-    if answer.prediction.reasoning:
-        region["meta"] = {"text": [answer.prediction.reasoning]}
-    return region
+
+
+def _meta(prediction: Prediction) -> dict[str, Any]:
+    """What travels with a region through the editor, for `backend.regions` to read again.
+
+    The details panel shows `text`; the rest tells what was asked and who answered, even of a
+    region that the annotator asked for while working, which no stored prediction has.
+    """
+    meta: dict[str, Any] = {
+        "request": prediction.request,
+        "model_version": prediction.model_version,
+    }
+    return {"text": [prediction.reasoning], **meta} if prediction.reasoning else meta
 
 
 def _notes_region(

@@ -12,6 +12,7 @@ from label_studio_sdk.converter.brush import decode_rle
 from label_studio_sdk.label_interface.interface import LabelInterface as _LabelInterface
 
 from backend.labelling import parse_config
+from backend.regions import read_regions
 from backend.templates import labelling_config
 from backend.translate import NOTHING_FOUND, Labelled, empty_result, new_region_id, to_task_result
 from segzero_ml import masks
@@ -79,7 +80,16 @@ def test_region_carries_label_score_and_note() -> None:
     assert region["value"]["brushlabels"] == ["Star"]
     assert region["score"] == 0.9
     assert region["image_rotation"] == 0
-    assert region["meta"] == {"text": ["It has five points."]}
+    assert region["meta"]["text"] == ["It has five points."]
+
+
+def test_region_tells_where_it_comes_from_when_it_is_submitted() -> None:
+    """Nothing else does, of a mask that was asked for while working."""
+    found = translated(prediction(disc(30, 20)))
+    assert found["result"][0]["origin"] == "prediction"
+    [region] = read_regions(found["result"], "image")
+    assert (region.origin, region.request) == ("prediction", "the star")
+    assert (region.model_version, region.note) == ("tiny@1234", "It has five points.")
 
 
 def test_note_goes_into_the_text_area_once_for_several_segments() -> None:
@@ -106,7 +116,7 @@ def test_nothing_found_is_a_note_without_regions() -> None:
 def test_mask_without_a_reason_gets_no_empty_note() -> None:
     result = translated(prediction(disc(30, 20), reasoning=""))["result"]
     assert [item["type"] for item in result] == ["brushlabels"]
-    assert "meta" not in result[0]
+    assert "text" not in result[0]["meta"]
 
 
 def test_several_requests_make_one_prediction_with_a_note_each() -> None:
