@@ -23,6 +23,7 @@ from backend.logs import adopt_library_logs
 from backend.metrics import CountCalls, Metrics
 from backend.model_thread import ModelThread, Predicts
 from backend.predictor import Predictor
+from backend.reconcile.schedule import Schedule
 from backend.report_metrics import ReportCollector
 from backend.routes import router
 from backend.services import Services
@@ -86,6 +87,7 @@ def create_app(
         predictor,
         fetcher,
         intake,
+        Schedule(settings),
     )
 
     app = FastAPI(
@@ -106,11 +108,13 @@ def create_app(
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     services.intake.start()
+    services.schedule.start()
     services.model.start()
     try:
         yield
     finally:
         services.predictor.begin_drain()
+        await asyncio.to_thread(services.schedule.stop)
         await asyncio.to_thread(services.intake.stop)
         await asyncio.to_thread(services.model.stop, services.predictor.drain_left_s)
         await services.fetcher.aclose()

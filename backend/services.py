@@ -10,6 +10,7 @@ from backend.intake.receiver import Intake
 from backend.metrics import Metrics
 from backend.model_thread import ModelThread
 from backend.predictor import Predictor
+from backend.reconcile.schedule import Schedule
 from backend.settings import Settings
 
 
@@ -24,3 +25,4 @@ class Services:
     predictor: Predictor
     fetcher: ImageFetcher
     intake: Intake
+    schedule: Schedule

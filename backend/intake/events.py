@@ -146,7 +146,6 @@ _READERS: Final[Mapping[str, _Reader]] = {
     "TASK_DELETED": _tasks_gone,
     "TASKS_DELETED": _tasks_gone,
     "PROJECT_UPDATED": _unsure,
-    "PROJECT_DELETED": _unsure,
     "START_TRAINING": _training,
 }
 

@@ -69,7 +69,7 @@ class Intake:
         self._drainer = Drainer(
             self._spool,
             lambda: open_redis(self._settings, "segzero-drainer", retries=1),
-            Recheck(self._settings.label_studio_name),
+            Recheck(self._settings),
             on_unreadable=self._metrics.events_unreadable.inc,
             options=self._options,
         )

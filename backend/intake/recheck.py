@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from backend.reconcile.job import enqueue
+from backend.settings import Settings
 from segzero_ml.errors import JobError
 from training_hooks.queue_jobs import make_job_id
-from training_hooks.queues import QueueName, Queues
+from training_hooks.queues import Queues
 from training_hooks.store_reader import CorrectionReader
 
 SETTLE_S: Final = 2.0
@@ -17,17 +19,15 @@ SETTLE_S: Final = 2.0
 APART_S: Final = 30.0
 """Between two reconciles of a project that events ask for."""
 
-_TIMEOUT_S: Final = 3600
-
 
 class Recheck:
     """Remembers projects and asks for their reconcile, each once in a while.
 
     What it remembers is not kept on disk: at its start the backend reconciles everything.
-    For one thread.
+    Where there is no Label Studio to ask, it remembers nothing. For one thread.
 
     Args:
-        label_studio: Name of this Label Studio: whose projects are meant by "all".
+        settings: Whether there is a Label Studio to ask, and whose projects "all" means.
         settle_s: As `SETTLE_S`.
         apart_s: As `APART_S`.
         clock: Seconds on a clock that never goes back.
@@ -35,13 +35,14 @@ class Recheck:
 
     def __init__(
         self,
-        label_studio: str,
+        settings: Settings,
         *,
         settle_s: float = SETTLE_S,
         apart_s: float = APART_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._label_studio = label_studio
+        self._label_studio = settings.label_studio_name
+        self._can_ask = bool(settings.label_studio_url and settings.label_studio_token)
         self._settle_s = settle_s
         self._apart_s = apart_s
         self._clock = clock
@@ -52,7 +53,7 @@ class Recheck:
     def note(self, projects: Iterable[int | None]) -> None:
         """Remember projects; None for all there are."""
         now = self._clock()
-        for project in projects:
+        for project in projects if self._can_ask else ():
             earliest = self._asked.get(project, float("-inf")) + self._apart_s
             self._due.setdefault(project, max(now + self._settle_s, earliest))
 
@@ -84,11 +85,9 @@ class Recheck:
     def _enqueue(self, project: int, queues: Queues) -> None:
         if self._waits(project, queues):
             return  # it will see what has happened until it starts
-        job_id = make_job_id("reconcile", project, revision=time.time_ns())
-        queues.enqueue(
-            QueueName.INGEST, "reconcile", job_id, {"project": project}, timeout_s=_TIMEOUT_S
-        )
-        self._jobs[project] = job_id
+        revision = time.time_ns()
+        enqueue(queues, project, revision)
+        self._jobs[project] = make_job_id("reconcile", project, revision=revision)
 
     def _waits(self, project: int, queues: Queues) -> bool:
         job_id = self._jobs.get(project)
