@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import UTC
-from enum import StrEnum
 from typing import Any, Final
 
 from segzero_ml import masks
@@ -28,6 +27,7 @@ from segzero_ml.checks import (
 from segzero_ml.errors import InputError
 from segzero_ml.revisions import CorrectionKey, Revision
 from segzero_ml.types import ImageSize, Rle
+from segzero_ml.verdict import Verdict
 
 __all__ = [
     "FORMAT",
@@ -51,16 +51,6 @@ MAX_NOTE_LENGTH: Final = 20_000
 MAX_REFERENCE_LENGTH: Final = 8192
 
 _KEY_AND_REVISION: Final = {"label_studio", "project", "annotation", "updated_at", "content_hash"}
-
-
-class Verdict(StrEnum):
-    """What the annotator made of the prediction; `backend.verdicts` holds the rule."""
-
-    ACCEPTED = "accepted"
-    EDITED = "edited"
-    REJECTED = "rejected"
-    NOTHING_HERE = "nothing_here"
-    DRAWN_BY_HAND = "drawn_by_hand"
 
 
 _SEGMENTS_OF: Final = {  # whether anything is predicted, and whether anything is true

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -76,6 +78,52 @@ def world(folder: Path) -> Iterator[World]:
         connect(server.url) as client,
     ):
         yield World(folder, server, client, CorrectionStore(client))
+
+
+class FileServer:
+    """A Label Studio that only hands out files, over real HTTP on loopback."""
+
+    token: Final = "0123456789abcdef0123456789abcdef01234567"
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.tokens: set[str] = set()
+        self.asked: list[str] = []
+        self.url = ""
+
+    @classmethod
+    @contextmanager
+    def running(cls) -> Iterator[FileServer]:
+        """One on a port of its own, for the time of a `with`."""
+        studio = cls()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                studio.asked.append(self.path)
+                studio.tokens.add(self.headers.get("Authorization", ""))
+                file = studio.files.get(self.path)
+                self.send_response(404 if file is None else 200)
+                self.send_header("Content-Length", str(len(file or b"")))
+                self.end_headers()
+                self.wfile.write(file or b"")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            studio.url = f"http://127.0.0.1:{server.server_port}"
+            try:
+                yield studio
+            finally:
+                server.shutdown()
+                thread.join()
+
+    def use(self, patch: pytest.MonkeyPatch) -> None:
+        """Let the environment name it as the Label Studio."""
+        patch.setenv("SEGZERO_LABEL_STUDIO_URL", self.url)
+        patch.setenv("SEGZERO_LABEL_STUDIO_TOKEN", self.token)
 
 
 class Ran(NamedTuple):
