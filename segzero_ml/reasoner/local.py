@@ -22,14 +22,13 @@ from transformers.utils import logging as transformers_logging
 from segzero_ml.errors import ModelError, WeightsError
 from segzero_ml.memory import is_out_of_memory
 from segzero_ml.presets import Preset
-from segzero_ml.reasoner.prompts import build_prompt, frame_of, geometric_mean, prepare_image
+from segzero_ml.reasoner.confidence import confidence_of
+from segzero_ml.reasoner.prompts import build_prompt, frame_of, prepare_image
 from segzero_ml.reasoner.protocol import ReasonerOutput
 from segzero_ml.types import ImageSize
 from segzero_ml.weights import check_finite, choose_device, locate
 
 SMALL_MODEL_GB = 4.0
-ANSWER_OPEN = "<answer>"
-ANSWER_CLOSE = "</answer>"
 
 
 class LocalReasoner:
@@ -189,22 +188,8 @@ class LocalReasoner:
         return text
 
     def _confidence(self, ids: list[int], chances: list[float]) -> float:
-        start = self._tokens_until(ids, ANSWER_OPEN)
-        end = self._tokens_until(ids, ANSWER_CLOSE)
-        answer = geometric_mean(chances[start:end]) if start < end else None
-        everything = geometric_mean(chances[: len(ids)])
-        return answer if answer is not None else everything or 0.0
-
-    def _tokens_until(self, ids: list[int], mark: str) -> int:
-        """Least number of tokens whose text holds `mark`; all of them when none does."""
-        low, high = 0, len(ids)
-        while low < high:
-            middle = (low + high) // 2
-            if mark in self._decode(ids[:middle]):
-                high = middle
-            else:
-                low = middle + 1
-        return low
+        written = [self._decode([token]) for token in ids]
+        return confidence_of(list(zip(written, chances[: len(ids)], strict=True))) or 0.0
 
 
 class _GreedyRecorder(LogitsProcessor):

@@ -18,8 +18,8 @@ class ReasonerOutput:
     Args:
         text: The text as generated, without end-of-text tokens.
         frame: The frame in which the text's coordinates are meant.
-        confidence: In [0, 1]: the geometric mean of the probabilities of the answer's
-            tokens. 1 where a server does not report them.
+        confidence: In [0, 1], see `confidence.confidence_of`; 1 where a server does not
+            report the probabilities of its tokens.
         tokens: How many tokens were generated.
         problem: Why there is no text, where one request of several failed; else None.
     """

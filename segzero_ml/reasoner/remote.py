@@ -18,14 +18,13 @@ from PIL import Image
 from segzero_ml.errors import ConfigError, RemoteReasonerError
 from segzero_ml.geometry import Frame
 from segzero_ml.presets import Preset
-from segzero_ml.reasoner.prompts import build_prompt, fit_image, frame_of, geometric_mean
+from segzero_ml.reasoner.confidence import confidence_of
+from segzero_ml.reasoner.prompts import build_prompt, fit_image, frame_of
 from segzero_ml.reasoner.protocol import ReasonerOutput
 from segzero_ml.types import ImageSize
 
 MAX_REPLY_BYTES = 16 * 1024**2
 MAX_WAIT_S = 10.0
-ANSWER_OPEN = "<answer>"
-ANSWER_CLOSE = "</answer>"
 _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -147,10 +146,11 @@ class RemoteReasoner:
             counted = (reply.get("usage") or {}).get("completion_tokens")
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
             raise self._error(f"sent a reply that is not a chat completion ({error!r})") from error
+        sure = confidence_of(tokens)
         return ReasonerOutput(
             text=text.strip(),
             frame=frame_of(self.preset.frame, ImageSize(fitted.width, fitted.height)),
-            confidence=_confidence(tokens),
+            confidence=1.0 if sure is None else sure,
             tokens=counted if isinstance(counted, int) else len(tokens),
         )
 
@@ -245,22 +245,6 @@ def _token_chances(logprobs: Any) -> list[tuple[str, float]]:
     """Text and log probability of each token; empty when the server sends none."""
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
     return [(str(item["token"]), float(item["logprob"])) for item in content or ()]
-
-
-def _confidence(tokens: Sequence[tuple[str, float]]) -> float:
-    """Geometric mean over the answer part; over everything when there is none."""
-    text = "".join(token for token, _ in tokens)
-    start = text.find(ANSWER_OPEN)
-    end = text.find(ANSWER_CLOSE, start) if start >= 0 else -1
-    limit = end if end >= 0 else len(text)
-    inside: list[float] = []
-    place = 0
-    for token, chance in tokens:
-        if start >= 0 and start + len(ANSWER_OPEN) <= place < limit:
-            inside.append(chance)
-        place += len(token)
-    mean = geometric_mean(inside or [chance for _, chance in tokens])
-    return 1.0 if mean is None else mean
 
 
 def _seconds(retry_after: str | None) -> float:

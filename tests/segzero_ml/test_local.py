@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForCondition
 from segzero_ml.errors import ModelError, WeightsError
 from segzero_ml.geometry import Frame, smart_resize
 from segzero_ml.presets import FrameKind, Preset, Resized, Squash, Thousand, get_preset
+from segzero_ml.reasoner.confidence import confidence_of
 from segzero_ml.reasoner.local import LocalReasoner
 from segzero_ml.types import ImageSize
 
@@ -87,7 +87,7 @@ def test_a_batch_gives_each_request_its_own_answer(
         )
 
 
-def test_the_confidence_is_the_geometric_mean_over_the_answer_alone(
+def test_the_confidence_is_that_of_the_tokens_written(
     taught_qwen25_dir: Path, lessons: dict[str, str], picture: Picture
 ) -> None:
     reasoner = LocalReasoner.load(preset(taught_qwen25_dir), "cpu")
@@ -107,13 +107,12 @@ def test_the_confidence_is_the_geometric_mean_over_the_answer_alone(
     with torch.no_grad():
         logits = reasoner.model(**inputs).logits[0, start - 1 : -1].log_softmax(-1)
     chances = logits.gather(1, target[0][:, None])[:, 0].tolist()  # one byte, one token
-    inside = chances[text.index("<answer>") + 8 : text.index("</answer>") + 9]
-    assert output.confidence == pytest.approx(math.exp(sum(inside) / len(inside)), rel=1e-3)
+    expected = confidence_of(list(zip(text, chances, strict=True)))
+    assert output.confidence == pytest.approx(expected, rel=1e-3)
     assert output.confidence < 0.99
-    assert output.confidence != pytest.approx(math.exp(sum(chances) / len(chances)), rel=1e-4)
 
 
-def test_without_an_answer_the_confidence_is_over_everything(
+def test_without_an_answer_there_is_a_confidence_all_the_same(
     taught_qwen25_dir: Path, picture: Picture
 ) -> None:
     reasoner = LocalReasoner.load(preset(taught_qwen25_dir), "cpu")
