@@ -98,6 +98,21 @@ def _introduce(settings: Settings) -> None:
     redis = f"embedded, in {redis_folder(settings)}"
     if settings.redis_url is not None:
         redis = redacted(redis_address(settings) or "")
+        _warn_of_redis(settings)
     _log.info("Backend: http://%s:%d, preset %s", settings.host, settings.port, settings.preset)
     _log.info("Redis:   %s", redis)
     _log.info("Data:    %s", settings.data_dir.absolute())
+
+
+def _warn_of_redis(settings: Settings) -> None:
+    """Say what about a Redis of the user's own may lose data. One that is away may come later."""
+    from backend.redis_access import open_redis
+    from segzero_ml.errors import StoreError
+    from training_hooks.redis_client import probe
+
+    with open_redis(settings, timeout_s=3.0, retries=0) as client:
+        try:
+            for problem in probe(client):
+                _log.warning("%s", problem)
+        except StoreError as error:
+            _log.warning("%s Until it does, events from Label Studio wait on disk.", error)

@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from backend.intake.changes import TasksGone, pack
 from backend.jobs import ALLOWED
 from backend.redis_access import open_redis, redis_folder
 from backend.settings import load_settings
 from segzero_ml.errors import JobError
-from tests.backend.up_world import Up, descendants, is_alive, until
-from training_hooks.queues import QueueName, Queues
+from tests.backend.up_world import Up, add_a_job, descendants, is_alive, until
+from training_hooks.queues import Queues
 from training_hooks.redis_client import connect
 from training_hooks.redis_server import EmbeddedServer
 from training_hooks.redis_setup import read_url
@@ -40,10 +39,9 @@ def redis(up: Up) -> Iterator[Redis]:
 
 
 def run_a_job(redis: Redis, job_id: str) -> None:
-    """Has a worker do a job that needs no Label Studio."""
+    """Has a worker do a job."""
     queues = Queues(redis, ALLOWED)
-    event = pack(TasksGone(project=1, tasks=(1,)))
-    assert queues.enqueue(QueueName.INGEST, "ingest", job_id, {"event": event})
+    add_a_job(queues, job_id)
 
     def is_done() -> bool:
         try:
@@ -157,12 +155,31 @@ def test_a_redis_of_ones_own_is_used_and_left_alone(tmp_path: Path) -> None:
             with connect(server.url) as redis:
                 run_a_job(redis, "on-my-own")
             assert not up.said("^redis runs")
+            assert not up.said("append-only|does not answer")
             assert up.stop() == 0
             password = server.url.partition(":")[2].partition("@")[0].rpartition(":")[2]
             assert len(password) > 20
             assert password not in up.text()
         assert server.is_running
     assert not (up.data / "redis").exists()
+
+
+def test_a_redis_of_ones_own_that_may_lose_data_is_warned_of(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "own") as server, connect(server.url) as redis:
+        redis.config_set("appendonly", "no")
+        with Up(tmp_path, "--redis-url", server.url) as up:
+            up.wait_for("keeps no append-only file")
+            up.wait_for(r"^serve runs \(")
+            assert up.stop() == 0
+
+
+def test_a_redis_of_ones_own_may_come_later(tmp_path: Path) -> None:
+    with Up(tmp_path, "--redis-url", f"unix://{tmp_path}/own/redis.sock") as up:
+        up.wait_for("Redis does not answer .* wait on disk")
+        up.wait_for(r"^ingest runs \(")
+        with EmbeddedServer(tmp_path / "own") as server, connect(server.url) as redis:
+            run_a_job(redis, "at-last")
+            assert up.stop() == 0
 
 
 def test_a_port_that_is_taken_is_refused_before_anything_starts(tmp_path: Path) -> None:

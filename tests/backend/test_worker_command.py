@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.intake.changes import TasksGone, pack
 from backend.jobs import ALLOWED
-from tests.backend.up_world import until
+from tests.backend.up_world import add_a_job, until
 from training_hooks.queues import QueueName, Queues
 from training_hooks.redis_client import connect
 from training_hooks.redis_server import EmbeddedServer
@@ -81,8 +80,7 @@ def test_a_burst_runs_every_job_that_waits_and_ends(tmp_path: Path, server: Embe
         redis.flushdb()
         queues = Queues(redis, ALLOWED)
         for number in range(1, 4):
-            event = pack(TasksGone(project=1, tasks=(number,)))
-            assert queues.enqueue(QueueName.INGEST, "ingest", f"gone-{number}", {"event": event})
+            add_a_job(queues, f"gone-{number}")
         assert run(tmp_path, "ingest", "--burst", url=server.url)[0] == 0
         for number in range(1, 4):
             assert queues.find(f"gone-{number}").status == "finished"
@@ -97,8 +95,7 @@ def test_a_worker_that_stays_takes_jobs_as_they_come_and_stops_when_told(
         queues = Queues(redis, ALLOWED)
         process = worker(tmp_path, "ingest", url=server.url)
         until(lambda: queues.depth(QueueName.INGEST).workers == 1, "the worker is there")
-        event = pack(TasksGone(project=1, tasks=(1,)))
-        assert queues.enqueue(QueueName.INGEST, "ingest", "later", {"event": event})
+        add_a_job(queues, "later")
         until(lambda: queues.find("later").status == "finished", "the job is done")
         process.send_signal(signal.SIGINT)
         _, log = process.communicate(timeout=60)

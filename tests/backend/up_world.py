@@ -16,6 +16,9 @@ from typing import Any, Final, Self
 
 import httpx
 
+from backend.intake.changes import TasksGone, pack
+from training_hooks.queues import QueueName, Queues
+
 PATIENCE_S: Final = 180.0  # the tests share the machine; a process may take long to start
 
 
@@ -25,6 +28,12 @@ def until(holds: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) 
     while not holds():
         assert time.monotonic() < give_up, f"not within {patience_s} s: {what}"
         time.sleep(0.05)
+
+
+def add_a_job(queues: Queues, job_id: str) -> None:
+    """Puts a job into the queue that needs no Label Studio."""
+    changes = [pack(TasksGone(project=1, tasks=(1,)))]
+    assert queues.enqueue(QueueName.INGEST, "ingest", job_id, {"changes": changes})
 
 
 def is_alive(pid: int) -> bool:
