@@ -16,6 +16,7 @@ from backend.commands.presets import presets
 from backend.commands.retry import retry
 from backend.commands.serve import serve
 from backend.commands.status import status
+from backend.commands.sync import sync
 from backend.commands.template import template
 from backend.commands.up import up
 from backend.commands.worker import worker
@@ -79,6 +80,7 @@ for _command, _name in (
     (presets, "presets"),
     (status, "status"),
     (retry, "retry"),
+    (sync, "sync"),
 ):
     app.command(_name)(_command)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from backend.annotations import (
-    Identity,
     ImageFacts,
     NoCorrection,
     find_prediction,
@@ -27,9 +26,6 @@ from training_hooks.store_values import Known, Outcome, ProjectKey
 
 ImageOf = Callable[[Mapping[str, Any], Labelling], ImageFacts | None]
 """Gives what is known of a task's image, or None where it cannot be had."""
-
-_Found = tuple[Mapping[str, Any], Mapping[str, Any], Identity]
-"""A task, one of its annotations, and which that is."""
 
 
 def no_image(task: Mapping[str, Any], labelling: Labelling) -> None:
@@ -62,85 +58,72 @@ class PageWriter:
     image_of: ImageOf = no_image
     dry_run: bool = False
 
-    def write(self, part: Part) -> None:
-        """Bring the store up to date with some tasks.
+    def write(self, part: Part) -> Iterator[int]:
+        """Bring the store up to date with some tasks, one at a time; gives the id of each.
 
         Raises:
             StoreError: Redis does not answer, refuses or is full.
         """
-        self.tally.tasks += len(part.page.tasks)
-        for number, reason in part.unreadable.items():
-            self.tally.fail(number, None, reason)
-        found = [one for task in part.page.tasks for one in self._identified(task)]
-        known = self.store.known(self.key, [one.key.annotation for _, _, one in found])
-        images: dict[int, ImageFacts | None] = {}
-        for task, annotation, identity in found:
-            old = known.get(identity.key.annotation)
-            if old is not None and old.revision == identity.revision:
-                self.tally.unchanged += 1
-                continue
-            try:
-                self._write(task, annotation, identity, old, images)
-            except InputError as error:
-                self.tally.fail(identity.task, identity.key.annotation, error.message)
+        tasks = part.page.tasks
+        numbers = [_number(one) for task in tasks for one in task.get("annotations", ())]
+        usable = [number for number in numbers if number is not None]
+        self.seen.add(usable)
+        known = self.store.known(self.key, usable)
+        for task in tasks:
+            number = int(task["id"])
+            self.tally.tasks += 1
+            if number in part.unreadable:
+                self.tally.fail(number, None, part.unreadable[number])
+            self._write_task(task, known)
+            yield number
 
-    def _identified(self, task: Mapping[str, Any]) -> list[_Found]:
-        found: list[_Found] = []
-        annotations = task.get("annotations", ())
-        numbers = [_number(one) for one in annotations]
-        self.seen.add([number for number in numbers if number is not None])
-        self.tally.annotations += len(annotations)
-        for annotation, number in zip(annotations, numbers, strict=True):
+    def _write_task(self, task: Mapping[str, Any], known: Mapping[int, Known]) -> None:
+        image = _Once(lambda: self.image_of(task, self.labelling))
+        for annotation in task.get("annotations", ()):
+            self.tally.annotations += 1
+            number = _number(annotation)
             try:
                 identity = identify(annotation, task, self.key.label_studio)
                 if identity.key.project != self.key.project:
                     raise InputError(f"It belongs to project {identity.key.project}.")
+                old = known.get(identity.key.annotation)
+                if old is not None and old.revision == identity.revision:
+                    self.tally.unchanged += 1
+                elif self.dry_run:
+                    self._foretell(task, annotation, old)
+                else:
+                    self._write(task, annotation, image)
             except InputError as error:
-                self.tally.fail(task["id"], number, error.message)
-            else:
-                found.append((task, annotation, identity))
-        return found
+                self.tally.fail(int(task["id"]), number, error.message)
 
-    def _write(
-        self,
-        task: Mapping[str, Any],
-        annotation: Mapping[str, Any],
-        identity: Identity,
-        old: Known | None,
-        images: dict[int, ImageFacts | None],
+    def _foretell(
+        self, task: Mapping[str, Any], annotation: Mapping[str, Any], old: Known | None
     ) -> None:
-        prediction = find_prediction(annotation, task["predictions"])
-        if self.dry_run:
-            made = to_correction(
-                annotation,
-                task,
-                prediction,
-                self.labelling,
-                self.settings.label_studio_name,
-                request_fields=self.settings.request_fields,
-            )
-            self._count(Outcome.UPDATED if old else Outcome.CREATED, isinstance(made, NoCorrection))
-            return
-        if annotation.get("was_cancelled"):
-            image = None
-        elif identity.task in images:
-            image = images[identity.task]
-        else:
-            image = images[identity.task] = self.image_of(task, self.labelling)
+        made = to_correction(
+            annotation,
+            task,
+            find_prediction(annotation, task["predictions"]),
+            self.labelling,
+            self.settings.label_studio_name,
+            request_fields=self.settings.request_fields,
+        )
+        self._count(Outcome.UPDATED if old else Outcome.CREATED, isinstance(made, NoCorrection))
+
+    def _write(self, task: Mapping[str, Any], annotation: Mapping[str, Any], image: _Once) -> None:
         outcome = write_annotation(
             self.store,
             annotation,
             task,
-            prediction,
+            find_prediction(annotation, task["predictions"]),
             self.labelling,
             self.settings,
-            image,
+            None if annotation.get("was_cancelled") else image(),
             listed_since=self.mark,
         )
         withdrawn = False
         if outcome.changed:
-            now = self.store.known(self.key, [identity.key.annotation])
-            state = now.get(identity.key.annotation)
+            number = int(annotation["id"])
+            state = self.store.known(self.key, [number]).get(number)
             withdrawn = state is not None and not state.has_truth
         self._count(outcome, withdrawn)
 
@@ -153,6 +136,21 @@ class PageWriter:
             self.tally.added += 1
         else:
             self.tally.updated += 1
+
+
+class _Once:
+    """What is known of a task's image, looked up when first asked for."""
+
+    def __init__(self, look_up: Callable[[], ImageFacts | None]) -> None:
+        self._look_up = look_up
+        self._has_looked = False
+        self._found: ImageFacts | None = None
+
+    def __call__(self) -> ImageFacts | None:
+        if not self._has_looked:
+            self._found = self._look_up()
+            self._has_looked = True
+        return self._found
 
 
 def _number(annotation: Mapping[str, Any]) -> int | None:

@@ -131,7 +131,7 @@ class Run:
     dry_run: bool = False
 
     def steps(self) -> Iterator[Step]:
-        """Go on to the end, a page of tasks or one look at an annotation a step.
+        """Go on to the end, a task or one look at an annotation a step.
 
         Raises:
             LabellingConfigError: The project's labelling config cannot be read.
@@ -180,13 +180,13 @@ class Run:
             given=now.tally.tasks,
         )
         for part in walk.parts():
-            writer.write(part)
             now.is_complete = now.is_complete and walk.is_complete
-            if part.page.tasks:
-                now.after = part.end
-            # Known before the step ends: the run may be put aside there.
-            now.is_listed = part.page.total == len(part.page.tasks)
-            yield Step(now.tally.tasks, walk.total, "Reading tasks")
+            is_last = part.page.total == len(part.page.tasks)
+            for number in writer.write(part):
+                now.after = number
+                # Known before the step ends: the run may be put aside there.
+                now.is_listed = is_last and number == part.end
+                yield Step(now.tally.tasks, walk.total, "Reading tasks")
         now.is_listed = True
 
     def _remove_absent(self) -> Iterator[Step]:

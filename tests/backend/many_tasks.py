@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from typing import Any, Final
 
@@ -157,7 +160,14 @@ class ManyTasks:
         return self.fault(request, self._answer(request))
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
-        parts = request.url.path.strip("/").split("/")[1:]
+        place, *parts = request.url.path.strip("/").split("/")
+        if place != "api":
+            return httpx.Response(404, text="no such file")
+        if parts == ["webhooks"]:
+            hook = {"id": 1, "url": "http://127.0.0.1:9/webhook", "project": PROJECT}
+            return httpx.Response(200, json=[hook])
+        if parts == ["projects"]:
+            return httpx.Response(200, json={"results": [{"id": PROJECT}], "next": None})
         if parts[0] == "projects":
             if parts[1:] != [str(PROJECT)]:
                 return refusal(404, "No Project matches the given query.")
@@ -190,9 +200,31 @@ class ManyTasks:
         return task
 
 
+@contextmanager
+def served(studio: ManyTasks) -> Iterator[str]:
+    """Its address on this machine, for what goes over the network."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            request = httpx.Request("GET", f"{URL}{self.path}", headers=dict(self.headers))
+            answer = studio(request)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def lists_tasks(request: httpx.Request) -> bool:
     return request.url.path == "/api/tasks/"
-
-
-def pages_asked(studio: ManyTasks) -> Iterator[dict[str, str]]:
-    return (dict(call.url.params) for call in studio.calls if lists_tasks(call))
