@@ -7,7 +7,7 @@ import binascii
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from segzero_ml.checks import check_id, read_time
@@ -105,7 +105,12 @@ def pack(change: Job) -> str:
     """
     try:
         text = json.dumps(
-            {"kind": kind_of(change), **asdict(change)}, separators=(",", ":"), allow_nan=False
+            {
+                "kind": kind_of(change),
+                **{one.name: getattr(change, one.name) for one in fields(change)},
+            },
+            separators=(",", ":"),
+            allow_nan=False,
         )
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"The event is no plain JSON: {type(error).__name__}.") from error
