@@ -89,6 +89,7 @@ class FileServer:
         self.files: dict[str, bytes] = {}
         self.tokens: set[str] = set()
         self.asked: list[str] = []
+        self.before: Callable[[], object] = lambda: None
         self.url = ""
 
     @classmethod
@@ -99,6 +100,7 @@ class FileServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                studio.before()
                 studio.asked.append(self.path)
                 studio.tokens.add(self.headers.get("Authorization", ""))
                 file = studio.files.get(self.path)
