@@ -10,7 +10,9 @@ from typing import Annotated, Final
 import typer
 
 from backend.commands.connect import connect
+from backend.commands.corrections import app as corrections
 from backend.commands.evaluate import evaluate
+from backend.commands.export import export
 from backend.commands.predict import predict
 from backend.commands.presets import presets
 from backend.commands.retry import retry
@@ -25,8 +27,8 @@ from segzero_ml.errors import SegZeroError
 _HELP: Final = """\
 Ask for things in plain words; get masks and the reasons for them, in Label Studio.
 
-First steps: `segzero predict PICTURE "the red star"`, then start `segzero serve` and join it
-to a project with `segzero connect`.
+First steps: `segzero predict PICTURE "the red star"`, then start `segzero up` and join it to a
+project with `segzero connect`.
 """
 
 
@@ -80,9 +82,11 @@ for _command, _name in (
     (presets, "presets"),
     (status, "status"),
     (retry, "retry"),
+    (export, "export"),
     (sync, "sync"),
 ):
     app.command(_name)(_command)
+app.add_typer(corrections, name="corrections")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
