@@ -24,7 +24,20 @@ from segzero_ml import masks
 from segzero_ml.datasets.scenes import scene_samples
 from segzero_ml.presets import PRESETS
 
-COMMANDS = ("predict", "up", "worker", "serve", "connect", "template", "eval", "presets")
+COMMANDS = (
+    "predict",
+    "up",
+    "worker",
+    "serve",
+    "connect",
+    "template",
+    "eval",
+    "presets",
+    "status",
+    "retry",
+    "corrections",
+    "export",
+)
 
 
 class Ran(NamedTuple):

@@ -220,3 +220,11 @@ def test_without_redis_the_error_says_what_to_do(here: World, run: Run) -> None:
     ran = run("corrections", "list")
     assert (ran.code, ran.out) == (1, "")
     assert "What to do:" in ran.err
+
+
+@pytest.mark.parametrize("name", ["list", "show"])
+def test_both_ways_explain_themselves(run: Run, name: str) -> None:
+    ran = run("corrections", name, "--help")
+    assert ran.code == 0
+    assert "--project" in ran.out
+    assert name in run("corrections", "--help").out
