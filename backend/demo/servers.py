@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -112,6 +112,7 @@ def start_backend(
     log: Path,
     preset: str = "tiny",
     data: Path | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> Child:
     """Start `segzero up` on this machine, with a login and a webhook secret.
 
@@ -123,6 +124,7 @@ def start_backend(
         log: Where the output of all its processes goes.
         preset: The models.
         data: Its data folder; by default one beside the log.
+        more: Further settings, as environment variables.
     """
     env = local_env(os.environ, lambda name: name.startswith("SEGZERO_"))
     env |= {
@@ -135,6 +137,7 @@ def start_backend(
         "SEGZERO_DATA_DIR": str(data or log.with_name("segzero")),
         "SEGZERO_HOST": LOOPBACK,
         "SEGZERO_PORT": str(port),
+        **(more or {}),
     }
     return Child("SegZero", [sys.executable, "-P", "-m", "backend.cli", "up"], env, log, _STOP_S)
 

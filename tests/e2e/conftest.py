@@ -106,20 +106,21 @@ def client(studio: Studio) -> Iterator[LabelStudio]:
 def start_backend_with(
     studio: Studio, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[StartBackend]:
-    """Starts `segzero serve` that reads pictures with the given token."""
+    """Starts `segzero up` that reads pictures with the given token."""
     children: list[Child] = []
 
     def start(token: str) -> Backend:
         port, login = free_port(), BackendLogin.generate()
-        log = tmp_path_factory.mktemp("backend") / "log"
-        child = start_backend(port, studio.url, token, login, log)
+        folder = tmp_path_factory.mktemp("backend")
+        data = folder / "data"
+        child = start_backend(port, studio.url, token, login, folder / "log", data=data)
         children.append(child)
         url = f"http://127.0.0.1:{port}"
         wait_for_model(child, url)
         access = BackendAccess(
             url, login.user, SecretStr(login.password), SecretStr(login.webhook_secret)
         )
-        return Backend(child, access)
+        return Backend(child, access, data)
 
     yield start
     for child in children:

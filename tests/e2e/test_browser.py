@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +19,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.expected_conditions import element_to_be_clickable
 from selenium.webdriver.support.ui import WebDriverWait
 
 from backend.demo.tasks import note_of, predicted_mask
 from backend.label_studio_models import Task
 from segzero_ml import masks
 from segzero_ml.types import BoolMask, ImageSize
-from tests.e2e.world import Prepared, Studio
+from tests.e2e.world import Backend, Prepared, Studio
 
 WAIT_S = 180
+STATUS_S = 5
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -128,6 +133,34 @@ def test_the_picture_shows_the_mask_where_it_is(
     hidden = settled(browser)
     changed: BoolMask = (np.abs(shown - hidden) > 12).any(axis=2)
     assert masks.iou(changed, expected(prepared, task, changed)) > 0.7
+
+
+def test_a_submit_shows_up_in_status_within_five_seconds(
+    browser: webdriver.Chrome, studio: Studio, prepared: Prepared, backend: Backend, task: Task
+) -> None:
+    open_task(browser, studio, prepared, task)
+    assert status_of(prepared, backend)["verdicts"]["accepted"] == 0
+    submit = (By.XPATH, "//button[normalize-space()='Submit']")
+    WebDriverWait(browser, WAIT_S).until(element_to_be_clickable(submit)).click()
+    clicked = time.monotonic()
+    while True:
+        asked = time.monotonic()
+        found = status_of(prepared, backend)
+        if found["verdicts"]["accepted"] == 1:
+            break
+        assert asked - clicked < STATUS_S, found
+    assert found["corrections"] == 1
+
+
+def status_of(prepared: Prepared, backend: Backend) -> Any:
+    """What `segzero status --json` says of the project."""
+    command = [sys.executable, "-m", "backend.cli", "status", "--json"]
+    env = os.environ | {"SEGZERO_DATA_DIR": str(backend.data)}
+    done = subprocess.run(command, env=env, capture_output=True, check=False, text=True)
+    report = json.loads(done.stdout)
+    nothing = {"corrections": 0, "verdicts": {"accepted": 0}}
+    found = [one for one in report["projects"] if one["project"] == prepared.project_id]
+    return found[0] if found else nothing
 
 
 def settled(browser: webdriver.Chrome) -> NDArray[np.int16]:

@@ -23,10 +23,11 @@ class Studio:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A running backend, and how Label Studio reaches it."""
+    """A running backend, how Label Studio reaches it, and its data folder."""
 
     child: Child
     access: BackendAccess
+    data: Path
 
     @property
     def environment(self) -> dict[str, str]:
