@@ -156,6 +156,11 @@ class World:
                     return found
                 after = page.after
 
+    def dead(self) -> int:
+        """How many jobs failed for good."""
+        with connect(self.redis.url) as client:
+            return Queues(client, ALLOWED).depth(QueueName.INGEST).dead
+
     def wait_until_done(self, patience_s: float = PATIENCE_S) -> None:
         """Wait until nothing is in the spool and nothing in the queue."""
         until(self.is_done, "everything is handed over and worked off", patience_s)
