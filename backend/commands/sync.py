@@ -141,7 +141,9 @@ class _Work:
         from backend.reconcile import reconcile
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, console=stderr(), transient=True) as progress:
+        console = stderr()
+        quiet = not console.is_terminal
+        with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
             bar = progress.add_task(f"Project {number}", total=None)
 
             def show(done: int, total: int, note: str) -> None:

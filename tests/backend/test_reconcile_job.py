@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,10 +26,10 @@ from backend.reconcile.schedule import Schedule
 from backend.settings import Settings, load_settings
 from segzero_ml.errors import ConfigError, InputError
 from tests.backend.corrected import World, world
-from tests.backend.many_tasks import PROJECT, SETTINGS, ManyTasks
+from tests.backend.many_tasks import PROJECT, SETTINGS, ManyTasks, served
 from tests.backend.studio import TOKEN, URL, refusal
 from tests.training_hooks.store_samples import correction, everything
-from training_hooks.queue_jobs import resolve
+from training_hooks.queue_jobs import make_job_id, resolve
 from training_hooks.queues import QueueName, Queues
 from training_hooks.store_values import ProjectKey
 
@@ -170,6 +173,35 @@ def test_the_same_request_counts_once(queues: Queues) -> None:
     assert not enqueue(queues, 7, "a")
     assert enqueue(queues, 7, "b")
     assert enqueue(queues, 8, "a")
+
+
+def test_a_worker_reconciles_a_project_that_was_asked_for_three_times(
+    here: World, queues: Queues, studio: ManyTasks
+) -> None:
+    for task in studio.tasks.values():
+        task["data"]["image"] = "data:,"  # no time is spent on pictures
+    for number in range(3):
+        enqueue(queues, PROJECT, number)
+    with served(studio) as url:
+        subprocess.run(
+            [sys.executable, "-m", "backend.cli", "worker", "ingest", "--burst"],
+            env={
+                **os.environ,
+                "SEGZERO_DATA_DIR": str(here.folder),
+                "SEGZERO_LABEL_STUDIO_URL": url,
+                "SEGZERO_LABEL_STUDIO_TOKEN": TOKEN,
+            },
+            check=True,
+            timeout=300,
+        )
+    corrections, withdrawn = studio.truth()
+    ids = set(here.store.annotation_ids(KEY, here.store.mark(KEY)))
+    assert ids == set(corrections) | set(withdrawn)
+    assert queues.depth(QueueName.INGEST).dead == 0
+    first = queues.find(make_job_id("reconcile", PROJECT, revision=0))
+    assert first.status == "finished"
+    assert first.progress is not None
+    assert first.progress["total"] == 160
 
 
 # Which webhooks are ours

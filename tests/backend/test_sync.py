@@ -64,7 +64,9 @@ def test_it_makes_the_store_equal_and_says_what_that_took(
 
 
 def test_json_holds_the_counts_and_nothing_else(here: World, studio: ManyTasks, run: Run) -> None:
-    first = json.loads(run("sync", "--project", PROJECT, "--json").out)
+    ran = run("sync", "--project", PROJECT, "--json")
+    assert not ran.err
+    first = json.loads(ran.out)
     gone, edited, skipped, *_ = studio.truth()[0]
     studio.delete(gone)
     studio.edit(edited, was_cancelled=False, result=[])
