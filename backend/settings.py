@@ -11,6 +11,7 @@ import httpx
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from backend.training_settings import TrainingSettings
 from segzero_ml.errors import ConfigError
 
 ENV_PREFIX: Final = "SEGZERO_"
@@ -20,8 +21,8 @@ HostList = Annotated[tuple[str, ...], NoDecode]
 """Names separated by commas in the environment."""
 
 
-class Settings(BaseSettings):
-    """What an operator can set. Every field is the environment variable `SEGZERO_<NAME>`."""
+class ServingSettings(BaseSettings):
+    """What an operator can set, except for training."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -179,6 +180,10 @@ class Settings(BaseSettings):
     def needs_login(self) -> bool:
         """Whether callers must give a user name and a password."""
         return self.password is not None
+
+
+class Settings(TrainingSettings, ServingSettings):
+    """What an operator can set. Every field is the environment variable `SEGZERO_<NAME>`."""
 
 
 def load_settings(**overrides: Any) -> Settings:
