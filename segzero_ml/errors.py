@@ -13,6 +13,7 @@ SegZeroError
 │   └── LabellingConfigError  a Label Studio labelling config that cannot be served
 ├── ModelError                a model cannot be loaded or did not answer
 │   ├── WeightsError          weights are missing, in a refused format, or fail their check
+│   ├── RegistryError         model versions cannot be kept, read or found
 │   └── RemoteReasonerError   the remote reasoning server failed
 ├── FetchError                an image could not be fetched
 │   └── ForbiddenAddressError the address is not allowed to be fetched
@@ -93,6 +94,10 @@ class ModelError(SegZeroError):
 
 class WeightsError(ModelError):
     """Weights are missing, in a refused format, or fail their check."""
+
+
+class RegistryError(ModelError):
+    """Model versions cannot be kept, read or found."""
 
 
 class RemoteReasonerError(ModelError):
