@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -131,8 +130,3 @@ class Crowd:
             time.sleep(0.05)
         self.refused += 1
         return False
-
-
-def share(events: Sequence[Any], people: int) -> list[list[Any]]:
-    """Events dealt out to some people."""
-    return [list(events[number::people]) for number in range(people)]

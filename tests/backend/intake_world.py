@@ -133,6 +133,18 @@ class World:
         """Send an event; the status of the reply."""
         return self.client.post("/webhook", json=event).status_code
 
+    def send(self, bodies: Sequence[bytes]) -> list[float]:
+        """Send events one after the other; how long each took to be taken, in seconds."""
+        times = []
+        headers = {"Content-Type": "application/json"}
+        with httpx.Client(base_url=self.client.base_url, timeout=60) as client:
+            for body in bodies:
+                started = time.monotonic()
+                reply = client.post("/webhook", content=body, headers=headers)
+                times.append(time.monotonic() - started)
+                assert reply.status_code == 200, reply.text
+        return times
+
     def metric(self, name: str) -> float:
         """A number of /metrics, by its name with its labels."""
         for line in self.client.get("/metrics").text.splitlines():
@@ -184,6 +196,18 @@ def until(holds: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) 
     while not holds():
         assert time.monotonic() < end, f"not within {patience_s} s: {what}"
         time.sleep(0.05)
+
+
+def share(events: Sequence[Any], people: int) -> list[list[Any]]:
+    """Events dealt out to some people."""
+    return [list(events[number::people]) for number in range(people)]
+
+
+def memory_of(pid: int) -> int:
+    """The most memory that a process has used, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    [line] = [line for line in status if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
 
 
 def project(number: int = PROJECT) -> dict[str, Any]:

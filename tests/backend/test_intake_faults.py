@@ -22,15 +22,17 @@ import httpx
 import pytest
 
 from tests.backend.annotated import RING, brush
-from tests.backend.intake_crowd import Crowd, share
+from tests.backend.intake_crowd import Crowd
 from tests.backend.intake_world import (
     PATIENCE_S,
     START,
     World,
     deleted,
     encode,
+    memory_of,
     project,
     saved,
+    share,
     tasks_deleted,
     until,
 )
@@ -195,27 +197,13 @@ def test_repeated_shuffled_and_stale_webhooks_leave_the_newest_once(tmp_path: Pa
         assert world.post(saved(1000)) == 200
         until(lambda: 1000 in world.stored(), "the project is known")
         with ThreadPoolExecutor(4) as people:
-            list(people.map(lambda part: send(world, part), share([*map(encode, events)], 4)))
+            list(people.map(world.send, share([*map(encode, events)], 4)))
         world.wait_until_done(LONG_S)
         stored = world.stored()
     lost = set(gone[:8]) | {n for n in range(1, 61) if 500 + n // 2 in tasks}
     assert stored.pop(1000) == START
     assert stored.keys() == set(range(1, 61)) - lost
     assert {(saved_at - START).total_seconds() for saved_at in stored.values()} == {3.0}
-
-
-def send(world: World, bodies: list[bytes]) -> list[float]:
-    """Send events one after the other; how long each took, in seconds."""
-    times = []
-    with httpx.Client(base_url=address(world), timeout=60) as client:
-        for body in bodies:
-            started = time.monotonic()
-            reply = client.post(
-                "/webhook", content=body, headers={"Content-Type": "application/json"}
-            )
-            times.append(time.monotonic() - started)
-            assert reply.status_code == 200, reply.text
-    return times
 
 
 def test_burst_is_answered_in_time_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
@@ -226,26 +214,16 @@ def test_burst_is_answered_in_time_and_nothing_of_it_is_lost(tmp_path: Path) -> 
         world.start_backend()
         world.start_worker()
         assert world.backend is not None
-        send(world, [encode(saved(count + 1))])
+        world.send([encode(saved(count + 1))])
         bodies = [encode(saved(number)) for number in range(1, count + 1)]
         before = memory_of(world.backend.pid)
         with ThreadPoolExecutor(8) as people:
-            parts = people.map(lambda part: send(world, part), share(bodies, 8))
+            parts = people.map(world.send, share(bodies, 8))
             times = sorted(one for part in parts for one in part)
         assert times[int(0.99 * count)] < 1.0
         assert memory_of(world.backend.pid) - before < 100 << 20
         world.wait_until_done(LONG_S)
         assert world.stored().keys() == set(range(1, count + 2))
-
-
-def memory_of(pid: int) -> int:
-    """The most memory that a process has used, in bytes."""
-    [line] = [
-        line
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-        if line.startswith("VmHWM")
-    ]
-    return int(line.split()[1]) * 1024
 
 
 def test_record_that_no_job_can_store_keeps_back_no_other(tmp_path: Path) -> None:
