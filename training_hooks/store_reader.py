@@ -88,6 +88,14 @@ class CorrectionReader:
         bodies = self._bodies(project, sorted(int(one) for one in found))
         return tuple(unpack(body) for body in bodies if body)
 
+    def annotations_of(self, project: ProjectKey, tasks: Sequence[int]) -> list[int]:
+        """How many annotations each of the tasks has, the withdrawn ones too."""
+        base = self._base(project)
+        with redis_errors("counting annotations"), self._redis.pipeline(transaction=False) as pipe:
+            for task in tasks:
+                pipe.scard(f"{base}:task:{task}")
+            return [int(count) for count in pipe.execute()]
+
     def page(
         self,
         project: ProjectKey,

@@ -53,9 +53,11 @@ def targets(
     after, is_last = 0, False
     while not is_last:
         page = reader.page(project, after, _PAGE, verdict)
-        for correction in page.corrections:
+        tasks = [correction.task for correction in page.corrections]
+        counts = reader.annotations_of(project, tasks)
+        for correction, count in zip(page.corrections, counts, strict=True):
             asked = since is None or correction.revision.updated_at >= since
-            is_target = asked and _is_target(reader, project, correction)
+            is_target = asked and (count == 1 or _is_target(reader, project, correction))
             yield Chosen(correction.key.annotation, correction if is_target else None)
         for annotation in page.unreadable:
             yield Chosen(annotation, is_damaged=True)

@@ -311,7 +311,7 @@ def test_where_all_is_left_out_nothing_is_written(
 def test_redis_going_away_in_the_middle_leaves_nothing_behind(
     here: World, run: Run, studio: FileServer, tmp_path: Path, form: str
 ) -> None:
-    for task in range(1, 10):
+    for task in range(1, 61):  # more than a page
         studio.files[f"/data/upload/{task}.png"] = picture(task)
         here.store.upsert(made(task, task, {"the star": (task,)}))
     studio.before = here.server.stop
