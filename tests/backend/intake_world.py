@@ -159,7 +159,8 @@ class World:
     def stored(self) -> dict[int, datetime]:
         """What the store holds: annotation -> when it was saved."""
         with connect(self.redis.url) as client:
-            store, found, after = CorrectionStore(client), {}, 0
+            store, after = CorrectionStore(client), 0
+            found: dict[int, datetime] = {}
             while True:
                 page = store.page(KEY, after, 1000)
                 assert page.unreadable == ()
