@@ -205,7 +205,7 @@ class Pipeline:
     ) -> tuple[Segment, ...]:
         size = ImageSize(image.width, image.height)
         # A model that repeats itself has still found one object.
-        objects = [_to_px(item, output.frame, size) for item in dict.fromkeys(answer.objects)]
+        objects = [object_to_px(item, output.frame, size) for item in dict.fromkeys(answer.objects)]
         prompts = [Prompt(box_px, points_px) for box_px, points_px in objects]
         results = self.segmenter.stream(image, prompts)
         return tuple(
@@ -235,8 +235,16 @@ class Pipeline:
         )
 
 
-def _to_px(item: AnswerObject, frame: Frame, size: ImageSize) -> tuple[Box, tuple[Point, ...]]:
-    """An object of the answer in pixels of the image, within it."""
+def object_to_px(
+    item: AnswerObject, frame: Frame, size: ImageSize
+) -> tuple[Box, tuple[Point, ...]]:
+    """An object of an answer in pixels of the image, within it.
+
+    Args:
+        item: As the reasoner gave it.
+        frame: The frame of its coordinates.
+        size: The upright original image's.
+    """
     box_px = clip_box(box_to_px(item.box, frame, size), size.width, size.height)
     points_px = tuple(
         clip_point(point_to_px(point, frame, size), size.width, size.height)

@@ -46,7 +46,7 @@ class LocalReasoner:
         self.processor = processor
         self.preset = preset
         self._version = version
-        self._special_tokens = _special_tokens(processor)
+        self.special_tokens = _special_tokens(processor)
         self._stop_ids = _stop_ids(model, processor)
         # Greedy, and free of the sampling habits that some checkpoints ship: a repetition
         # penalty would punish equal digits in coordinates.
@@ -155,7 +155,7 @@ class LocalReasoner:
 
     def _inputs(self, pairs: list[tuple[Image.Image, str]]) -> Any:
         kind = self.preset.frame
-        prompts = (build_prompt(self.preset.prompt, r, self._special_tokens) for _, r in pairs)
+        prompts = (build_prompt(self.preset.prompt, r, self.special_tokens) for _, r in pairs)
         conversations = [
             [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
             for prompt in prompts

@@ -109,13 +109,25 @@ def fit_image(image: Image.Image, kind: FrameKind) -> Image.Image:
 
     For servers: their processor then leaves the size alone, and the frame is known here.
     """
+    size = size_seen(kind, ImageSize(image.width, image.height))
     image = prepare_image(image, kind)
-    if isinstance(kind, Squash):
+    if image.size == (size.width, size.height):
         return image
-    size = smart_resize(
-        ImageSize(image.width, image.height), kind.factor, kind.min_pixels, kind.max_pixels
-    )
     return image.resize((size.width, size.height), Image.Resampling.BICUBIC)
+
+
+def size_seen(kind: FrameKind, size: ImageSize) -> ImageSize:
+    """The size in which a reasoner sees an image, after `prepare_image` and its processor.
+
+    Args:
+        kind: The preset's frame.
+        size: The image's.
+    """
+    if isinstance(kind, Squash):
+        return ImageSize(kind.side, kind.side)
+    width = min(size.width, size.height * MAX_ASPECT)
+    height = min(size.height, size.width * MAX_ASPECT)
+    return smart_resize(ImageSize(width, height), kind.factor, kind.min_pixels, kind.max_pixels)
 
 
 def frame_of(kind: FrameKind, seen: ImageSize) -> Frame:

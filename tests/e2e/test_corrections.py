@@ -9,6 +9,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -62,6 +63,9 @@ class Annotator:
         self._rng = rng
         headers = {"Authorization": f"Token {studio.login.token}"}
         self._http = httpx.Client(base_url=studio.url, headers=headers, timeout=60)
+
+    def close(self) -> None:
+        self._http.close()
 
     def create(self, kind: str) -> int:
         task = self._rng.choice(list(self.tasks.values()))
@@ -198,22 +202,19 @@ def running(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         child.stop()
 
 
-def settings_of(running: Running) -> Settings:
-    return Settings(data_dir=running.data)
-
-
 def stored(running: Running, project: ProjectKey) -> dict[int, Correction] | None:
     """What the store holds; None while Redis is away."""
     try:
-        store = CorrectionStore(open_redis(settings_of(running)))
-        found: dict[int, Correction] = {}
-        after = 0
-        while True:
-            page = store.page(project, after)
-            found |= {one.key.annotation: one for one in page.corrections}
-            after = page.after
-            if page.is_last:
-                return found
+        with closing(open_redis(Settings(data_dir=running.data))) as redis:
+            store = CorrectionStore(redis)
+            found: dict[int, Correction] = {}
+            after = 0
+            while True:
+                page = store.page(project, after)
+                found |= {one.key.annotation: one for one in page.corrections}
+                after = page.after
+                if page.is_last:
+                    return found
     except (StoreError, ConfigError):
         return None
 
@@ -250,8 +251,25 @@ def test_the_store_equals_label_studio_whatever_was_killed(
     retrieve_all(client, project_id, tasks, report.model_version)
     usable = [one for one in client.tasks(project_id) if _regions(one)]
     assert len(usable) >= TASKS // 2
-    annotator = Annotator(studio, usable, rng)
     project = ProjectKey(NAME, project_id)
+    with closing(Annotator(studio, usable, rng)) as annotator:
+        annotate_and_kill(annotator, running, rng)
+        give_up = time.monotonic() + SETTLE_S
+        while problems := differences(running, annotator, project):
+            assert time.monotonic() < give_up, problems
+            time.sleep(1)
+        found = stored(running, project)
+        assert found is not None
+        expected = {
+            one: verdict for one, verdict in annotator.verdicts.items() if verdict != "skipped"
+        }
+        assert {one: made.verdict.value for one, made in found.items()} == expected
+        assert {Verdict(one) for one in expected.values()} == set(Verdict)
+        time.sleep(25)  # a reconcile later nothing has changed or come back
+        assert differences(running, annotator, project) == []
+
+
+def annotate_and_kill(annotator: Annotator, running: Running, rng: random.Random) -> None:
     kills = {12: "serve", 27: "ingest", 44: "redis"}
     for number in range(ANNOTATIONS):
         made = annotator.create(KINDS[number % len(KINDS)])
@@ -264,21 +282,7 @@ def test_the_store_equals_label_studio_whatever_was_killed(
             annotator.delete_task(rng.choice(list(annotator.tasks)))
         if number in kills:
             running.kill(kills[number])
-    assert all(running.has_restarted(name) for name in kills.values()) or _wait_restarts(
-        running, list(kills.values())
-    )
-
-    give_up = time.monotonic() + SETTLE_S
-    while problems := differences(running, annotator, project):
-        assert time.monotonic() < give_up, problems
-        time.sleep(1)
-    found = stored(running, project)
-    assert found is not None
-    expected = {one: verdict for one, verdict in annotator.verdicts.items() if verdict != "skipped"}
-    assert {one: correction.verdict.value for one, correction in found.items()} == expected
-    assert {Verdict(one) for one in expected.values()} == set(Verdict)
-    time.sleep(25)  # a reconcile later nothing has changed or come back
-    assert differences(running, annotator, project) == []
+    assert _wait_restarts(running, list(kills.values()))
 
 
 def _regions(task: Task) -> list[dict[str, Any]]:

@@ -1,0 +1,86 @@
+"""A short round of learning with the bundled pair: real sampling, real masks, a real adapter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from segzero_ml import masks
+from segzero_ml.datasets.scenes import scene_samples
+from segzero_ml.errors import ConfigError, DatasetError
+from segzero_ml.presets import get_preset
+from segzero_ml.types import ImageSize
+from training_hooks.round_options import RoundOptions, default_options
+from training_hooks.train import Lesson, Step, prompts_per_step, train
+
+# The trainer asks the model under its old name.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
+
+SHORT = replace(
+    default_options("tiny"), rollouts=4, prompts_per_step=3, max_steps=2, save_every=1, rank=4
+)
+
+
+@pytest.fixture(scope="module")
+def lessons(tmp_path_factory: pytest.TempPathFactory) -> list[Lesson]:
+    folder = tmp_path_factory.mktemp("lessons")
+    made = []
+    for number, sample in enumerate(scene_samples(7, 77, "shifted")):
+        image = sample.image()
+        path = folder / f"{number}.png"
+        image.save(path)
+        true = tuple(masks.encode(mask) for mask in sample.masks)
+        made.append(Lesson(path, ImageSize(image.width, image.height), sample.request, true))
+    return made
+
+
+@pytest.mark.slow
+def test_a_round_leaves_an_adapter_that_has_learned_and_says_what_each_step_brought(
+    lessons: list[Lesson], tmp_path: Path
+) -> None:
+    done = train(lessons, get_preset("tiny"), SHORT, tmp_path)
+    assert [step.number for step in done.steps] == [1, 2]
+    assert not done.was_stopped
+    for step in done.steps:
+        assert 0 <= step.figures["reward/mask"] <= step.figures["reward/format"] <= 1
+        assert step.figures["reward"] > 0
+    assert [path.name for path in done.checkpoints] == ["checkpoint-1", "checkpoint-2", "last"]
+    adapter = load_file(done.checkpoints[-1] / "adapter_model.safetensors")
+    assert any(name.endswith("lora_B.weight") and value.any() for name, value in adapter.items())
+
+
+@pytest.mark.slow
+def test_a_round_ends_at_the_next_step_when_asked(lessons: list[Lesson], tmp_path: Path) -> None:
+    heard: list[Step] = []
+
+    def stop(step: Step) -> bool:
+        heard.append(step)
+        return False
+
+    done = train(lessons, get_preset("tiny"), SHORT, tmp_path, stop)
+    assert done.was_stopped
+    assert [step.number for step in heard] == [1]
+    assert done.checkpoints
+
+
+def test_a_step_never_waits_for_more_prompts_than_there_are() -> None:
+    assert prompts_per_step(3, RoundOptions(prompts_per_step=8)) == 3
+    assert prompts_per_step(30, RoundOptions(prompts_per_step=8)) == 8
+    with pytest.raises(DatasetError, match="nothing to learn from"):
+        prompts_per_step(0, RoundOptions())
+
+
+def test_the_vision_tower_gets_an_adapter_only_where_that_is_wanted() -> None:
+    assert "visual" not in RoundOptions().target_modules
+    assert "visual" in RoundOptions(train_vision=True).target_modules
+
+
+def test_options_that_cannot_work_are_refused() -> None:
+    for name, value in {"rollouts": 1, "rank": 0, "learning_rate": 0.0, "kl": -1.0}.items():
+        with pytest.raises(ConfigError):
+            replace(RoundOptions(), **{name: value})  # type: ignore[arg-type]

@@ -1,0 +1,81 @@
+"""How one round of learning is run; the defaults of each preset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from segzero_ml.errors import ConfigError
+from segzero_ml.rewards import RewardWeights
+
+LANGUAGE_LAYERS: Final = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
+"""The vision tower's MLP uses the same names: it is left out by the path."""
+
+VISION_LAYERS: Final = r".*visual\.blocks.*\.(qkv|proj|gate_proj|up_proj|down_proj)"
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOptions:
+    """How to run GRPO on a snapshot.
+
+    Args:
+        rollouts: Answers sampled for each prompt, G in the paper.
+        prompts_per_step: Prompts whose rollouts make one step.
+        epochs: How often every prompt is seen.
+        max_steps: Steps after which a round ends in any case; None for no such bound.
+        learning_rate: Of the adapter.
+        rank: Of the adapter; its alpha is twice that.
+        temperature: At which rollouts are sampled.
+        kl: Weight of the divergence from the base model; beta in GRPO.
+        max_new_tokens: Longest rollout; None for the preset's.
+        max_grad_norm: Longest gradient.
+        train_vision: Whether the vision tower gets an adapter, too.
+        save_every: Steps between two checkpoints.
+        seed: Of the adapter's start and of every draw.
+        weights: Of the parts of the reward.
+
+    Raises:
+        ConfigError: A value makes no sense.
+    """
+
+    rollouts: int = 8
+    prompts_per_step: int = 8
+    epochs: float = 1.0
+    max_steps: int | None = None
+    learning_rate: float = 1e-5
+    rank: int = 64
+    temperature: float = 1.0
+    kl: float = 0.01
+    max_new_tokens: int | None = None
+    max_grad_norm: float = 0.5
+    train_vision: bool = False
+    save_every: int = 25
+    seed: int = 0
+    weights: RewardWeights = field(default_factory=RewardWeights)
+
+    def __post_init__(self) -> None:
+        if self.rollouts < 2:
+            raise ConfigError("A round needs 2 rollouts a prompt at least: they are compared.")
+        if min(self.prompts_per_step, self.rank, self.save_every) < 1 or self.epochs <= 0:
+            raise ConfigError("Prompts a step, rank, epochs and save interval must be positive.")
+        if not (self.learning_rate > 0 and self.temperature > 0 and self.kl >= 0):
+            raise ConfigError("Learning rate and temperature must be positive, kl not negative.")
+
+    @property
+    def target_modules(self) -> str:
+        """Which layers get an adapter, as a regular expression over their names."""
+        if self.train_vision:
+            return f"({LANGUAGE_LAYERS})|({VISION_LAYERS})"
+        return LANGUAGE_LAYERS
+
+
+_LARGE: Final = RoundOptions()
+_BY_PRESET: Final = {
+    # A model of a few million parameters needs, and bears, far larger steps.
+    "tiny": replace(_LARGE, learning_rate=2e-4, rank=16, kl=0.0, save_every=10, train_vision=True),
+}
+
+
+def default_options(preset: str) -> RoundOptions:
+    """The defaults for a preset: where it has none, those for 3 to 8 B on one 80 GB GPU."""
+    return _BY_PRESET.get(preset, _LARGE)
