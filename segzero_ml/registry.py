@@ -132,7 +132,8 @@ class Registry:
             raise RegistryError(f"There is no version {version_id[:100]!r}.", _LIST_THEM)
         return read_manifest(self._versions / version_id)
 
-    def verify(self, version: Version) -> AdapterFile:
+    @staticmethod
+    def verify(version: Version) -> AdapterFile:
         """Check a version in full: its files are those published, and sound.
 
         Raises:
