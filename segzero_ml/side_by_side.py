@@ -19,7 +19,7 @@ from segzero_ml import masks
 from segzero_ml.corrections import Correction, LabelledSegment
 from segzero_ml.errors import ImageError
 from segzero_ml.lettering import Font, load_font, wrap
-from segzero_ml.types import BoolMask, ImageSize
+from segzero_ml.types import BoolMask, ImageSize, Rle
 
 _Rgb = tuple[int, int, int]
 
@@ -100,6 +100,26 @@ def draw(correction: Correction, image: Image.Image | None = None, remark: str =
     )
     picture = _row(panels, _legends(predicted, true))
     return _framed(picture, list(_above(correction, remark)), list(_below(correction)))
+
+
+def difference(image: Image.Image, predicted: Sequence[Rle], true: Sequence[Rle]) -> Image.Image:
+    """Draw only where masks agree and differ, on the image in dark grey.
+
+    Args:
+        image: The upright image.
+        predicted: What a model cut, in the image's size.
+        true: What is right, in the image's size.
+
+    Returns:
+        A new image of mode RGB: agreement white, missed parts in orange stripes, surplus in
+        blue stripes.
+
+    Raises:
+        MaskError: A mask is malformed or not of the image's size.
+    """
+    size = ImageSize(*image.size)
+    found, right = (masks.union(map(masks.decode, rles), size) for rles in (predicted, true))
+    return _difference(_ground(image, _panel_size(size)), found, right)
 
 
 def _panel_size(size: ImageSize) -> tuple[int, int]:

@@ -310,3 +310,39 @@ def test_a_verdict_becomes_json_without_infinities() -> None:
     assert written["figures"]["held_out"]["gain"]["low"] is None
     assert written["figures"]["challenger_faithfulness"]["removed_iou"] == 0.5
     assert written["checks"][0]["outcome"] == "failed"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 30), st.integers(0, 30), st.integers(0, 30), st.floats(0, 0.3))
+def test_any_fall_of_n_acc_beyond_the_tolerance_blocks(
+    requests: int, right_before: int, right_after: int, tolerance: float
+) -> None:
+    before, after = min(right_before, requests), min(right_after, requests)
+    champion = cases([0.1] * 40)
+    challenger = raised(champion, 0.8)  # so much better that nothing else could block it
+    verdict = judge(
+        champion + [absent(number, number < before) for number in range(requests)],
+        challenger + [absent(number, number < after) for number in range(requests)],
+        options=replace(QUICK, n_acc_tolerance=tolerance),
+    )
+    fell = before / requests - after / requests > tolerance + 1e-9
+    assert ("N-acc does not fall" in failed(verdict)) == fell
+    if fell:
+        assert not verdict.promote
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(IOUS, IOUS), min_size=1, max_size=30), st.floats(0, 0.3))
+def test_any_fall_on_older_data_beyond_the_tolerance_blocks(
+    older: list[tuple[float, float]], tolerance: float
+) -> None:
+    champion = cases([0.1] * 40)
+    verdict = judge(
+        champion,
+        raised(champion, 0.8),
+        cases(before for before, _ in older),
+        cases(after for _, after in older),
+        replace(QUICK, older_tolerance=tolerance),
+    )
+    fall = math.fsum(before - after for before, after in older) / len(older)
+    assert verdict.promote == (fall <= tolerance + 1e-9)
