@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from backend.app import create_app
 from backend.redis_access import spool_folder
 from backend.report_metrics import ReportCollector
 from backend.settings import Settings, load_settings
@@ -96,3 +97,13 @@ def test_a_redis_that_does_not_answer_holds_nobody_up(tmp_path: Path) -> None:
     registry = CollectorRegistry()
     registry.register(ReportCollector(settings))
     assert b"sesame" not in generate_latest(registry)
+
+
+def test_the_backend_gives_them_with_its_own(here: World) -> None:
+    """The app is not started: asking for its numbers needs neither model nor spool."""
+    here.store.upsert(correction(1, project=PROJECT))
+    text = create_app(here.settings).state.services.metrics.render().decode()
+    assert "segzero_redis_up 1.0" in text
+    assert 'segzero_corrections{label_studio="label-studio",project="7",verdict="edited"} 1' in text
+    assert "\nsegzero_spool_records " in text
+    assert "segzero_model_ready" in text
