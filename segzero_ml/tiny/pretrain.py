@@ -1,8 +1,9 @@
 """Makes the bundled weights: `python -m segzero_ml.tiny.pretrain reasoner|segmenter`.
 
 Seeded; shows progress; keeps checkpoints and goes on from them after an interruption. The
-reasoner first learns to see, then to answer. On two CPU cores: about an hour and a half
-for the reasoner, half an hour for the segmenter; `--device cuda` trains on a GPU instead.
+reasoner first learns to see, then to answer. On two CPU cores: some two and
+a half hours for the reasoner, half an hour for the segmenter; `--device cuda` trains on a GPU
+instead.
 """
 
 from __future__ import annotations

@@ -53,11 +53,11 @@ class ReasonerOptions:
     scenes: int = 24_000
     seeing_batch: int = 24
     batch: int = 16
-    requests: int = 4
+    requests: int = 5
     compiled: bool = True
     seeing: LoopOptions = field(default_factory=lambda: LoopOptions(1000, 1e-3))
     answering: LoopOptions = field(
-        default_factory=lambda: LoopOptions(3000, 1e-3, slow_part="model.model.visual.")
+        default_factory=lambda: LoopOptions(5000, 1e-3, slow_part="model.model.visual.")
     )
 
 
