@@ -94,6 +94,31 @@ def test_the_interval_agrees_with_students() -> None:
     assert interval.high == pytest.approx(values.mean() + 1.99 * error, abs=0.1 * error)
 
 
+def test_on_few_images_the_interval_is_as_wide_as_students_too() -> None:
+    values = [-0.12, -0.07, -0.04, -0.01, 0.01, 0.04, 0.07, 0.12]
+    interval = paired_interval({str(at): [v] for at, v in enumerate(values)}, 0.95, 20000, 0)
+    error = float(np.std(values, ddof=1)) / math.sqrt(8)
+    assert interval.high == pytest.approx(2.365 * error, abs=0.2 * error)  # plainly drawn: 1.83
+    assert interval.low == pytest.approx(-2.365 * error, abs=0.2 * error)
+
+
+def test_the_order_of_images_and_of_their_cases_changes_nothing() -> None:
+    one = paired_interval({"a": [0.1, 0.7], "b": [0.3], "c": [-0.2]}, 0.9, 100, 5)
+    other = paired_interval({"c": [-0.2], "a": [0.7, 0.1], "b": [0.3]}, 0.9, 100, 5)
+    assert one == other
+    assert one != paired_interval({"a": [0.1, 0.7], "b": [0.3], "c": [-0.2]}, 0.9, 100, 6)
+
+
+def test_an_interval_that_ends_at_0_promotes_nothing() -> None:
+    champion = model([0.5] * 1000)
+    challenger = model([0.9 if image < 6 else 0.5 for image in range(1000)])
+    verdict = judge(champion, challenger, options=GateOptions(confidence=0.999, resamples=4000))
+    gain = verdict.figures.held_out.gain
+    assert gain is not None
+    assert gain.low == 0
+    assert not verdict.promote
+
+
 def test_an_image_with_more_requests_weighs_more() -> None:
     interval = paired_interval({"a": [0.3, 0.3, 0.3], "b": [0.1]}, 0.95, 1000, 0)
     assert interval.mean == pytest.approx(0.25)
