@@ -17,6 +17,7 @@ from backend.commands.predict import predict
 from backend.commands.presets import presets
 from backend.commands.retry import retry
 from backend.commands.serve import serve
+from backend.commands.snapshots import snapshots
 from backend.commands.status import status
 from backend.commands.sync import sync
 from backend.commands.template import template
@@ -84,6 +85,7 @@ for _command, _name in (
     (retry, "retry"),
     (export, "export"),
     (sync, "sync"),
+    (snapshots, "snapshots"),
 ):
     app.command(_name)(_command)
 app.add_typer(corrections, name="corrections")

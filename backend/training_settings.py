@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
 from segzero_ml.errors import ConfigError
@@ -105,3 +107,12 @@ class TrainingSettings(BaseSettings):
             except ConfigError as error:
                 raise ValueError(f"{error}".rstrip(".")) from error
         return value
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        if self.train_older_share + self.train_accepted_share >= 1:
+            raise ValueError(
+                "SEGZERO_TRAIN_OLDER_SHARE and SEGZERO_TRAIN_ACCEPTED_SHARE must sum to less "
+                "than 1, so that something is left for new corrections"
+            )
+        return self

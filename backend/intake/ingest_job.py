@@ -31,6 +31,7 @@ from backend.labelling import Labelling, parse_config
 from backend.redis_access import open_redis
 from backend.settings import Settings, load_settings
 from segzero_ml.errors import InputError, LabellingConfigError
+from training_hooks.loop_reader import START_TRAINING
 from training_hooks.queue_jobs import make_job_id
 from training_hooks.queues import Queues
 from training_hooks.running_job import RunningJob
@@ -38,9 +39,6 @@ from training_hooks.store import CorrectionStore
 from training_hooks.store_values import ProjectKey
 
 _log = logging.getLogger(__name__)
-
-START_TRAINING = "start_training"
-"""Name of the store's watermark that holds when *Start training* was pressed last."""
 
 ImageOf = Callable[[Mapping[str, Any], Labelling], ImageFacts | None]
 

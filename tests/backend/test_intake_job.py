@@ -17,7 +17,7 @@ from backend.annotations import ImageFacts
 from backend.intake.changes import Job, Saved, SavedElsewhere, TrainingAsked, pack
 from backend.intake.events import read_event
 from backend.intake.image_facts import ImageLookup
-from backend.intake.ingest_job import START_TRAINING, ingest, run
+from backend.intake.ingest_job import ingest, run
 from backend.intake.studio import Studio
 from backend.settings import Settings, load_settings
 from segzero_ml.corrections import Correction, Verdict
@@ -36,6 +36,7 @@ from tests.backend.annotated import (
     task,
 )
 from tests.backend.intake_world import KEY, PROJECT, deleted, encode, project, saved, tasks_deleted
+from training_hooks.loop_reader import START_TRAINING
 from training_hooks.redis_client import connect
 from training_hooks.redis_server import EmbeddedServer
 from training_hooks.store import CorrectionStore
