@@ -159,12 +159,6 @@ def _keep(
     lines = [example_line(one, side) for side in Side for one in choice.sides[side]]
     records = [*lines, *map(left_out_record, choice.left_out)]
     name = snapshot_id(records, project, options, code_version)
-    known = draft.with_name(name)
-    if known.is_dir():
-        try:
-            return Snapshot.open(known)
-        except DatasetError:
-            pass  # damaged; what it was is in the draft, which takes its place
     manifest = Manifest(
         id=name,
         project=project,
@@ -180,7 +174,15 @@ def _keep(
     files.write_lines(draft / files.EXAMPLES, lines)
     files.write_lines(draft / files.LEFT_OUT, map(left_out_line, choice.left_out))
     files.write_lines(draft / files.MANIFEST, [write_manifest(manifest)])
-    return Snapshot.open(files.publish(draft, name))
+    return Snapshot.open(files.publish(draft, name, _is_whole))
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        Snapshot.open(folder)
+    except DatasetError:
+        return False
+    return True
 
 
 def _newest(corrections: Iterable[Correction]) -> list[Correction]:

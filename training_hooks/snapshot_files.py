@@ -21,13 +21,13 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from segzero_ml.checks import check_keys
-from segzero_ml.durable import replace_file, sync_folder, write_synced
+from segzero_ml.durable import sync_folder, write_synced
 from segzero_ml.errors import DatasetError, InputError
 from training_hooks.snapshot_manifest import ID_DIGITS
 
@@ -85,8 +85,8 @@ def fixed_split(folder: Path, salt: str, share: float) -> tuple[str, float]:
     try:
         read = check_keys(_SPLIT, json.loads(path.read_text("utf-8")), {"salt", "share"})
     except FileNotFoundError:
-        text = json.dumps({"salt": salt, "share": share})
-        replace_file(path, text.encode())
+        put(path, json.dumps({"salt": salt, "share": share}).encode())
+        sync_folder(folder)
         return salt, share
     except (ValueError, InputError) as error:
         raise DatasetError(
@@ -130,6 +130,20 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     write_synced(path, "".join(f"{line}\n" for line in lines).encode())
 
 
+def put(path: Path, data: bytes) -> None:
+    """Write a file that is whole or not there, also where others write it at the same time.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    new = path.with_name(f"{uuid.uuid4().hex}{_DRAFT}")
+    try:
+        write_synced(new, data)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
 @contextmanager
 def draft(folder: Path) -> Iterator[Path]:
     """A new folder to make a snapshot in; gone afterwards unless it was published.
@@ -147,14 +161,20 @@ def draft(folder: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def publish(path: Path, name: str) -> Path:
-    """Give a complete draft its name, durably; a folder of that name gives way.
+def publish(path: Path, name: str, is_whole: Callable[[Path], bool]) -> Path:
+    """Give a complete draft its name, durably.
+
+    Args:
+        path: The draft.
+        name: What it becomes.
+        is_whole: Asked about a folder that has this name already: a whole one stays, and the
+            draft is dropped; a damaged one gives way.
 
     Returns:
         The snapshot's folder.
 
     Raises:
-        OSError: It cannot be done; nothing has that name then, or what had it still has.
+        OSError: It cannot be done; what had the name still has it, or nothing does.
     """
     sync_folder(path / IMAGES)
     sync_folder(path)
@@ -164,6 +184,8 @@ def publish(path: Path, name: str) -> Path:
     except OSError:
         if not target.is_dir():
             raise
+        if is_whole(target):
+            return target
         target.rename(path.with_name(f"{uuid.uuid4().hex}{_DRAFT}"))
         path.rename(target)
     sync_folder(target.parent)
@@ -172,6 +194,11 @@ def publish(path: Path, name: str) -> Path:
 
 def _remove_abandoned(folder: Path) -> None:
     """Drafts that nobody finishes: a process was killed."""
-    for one in folder.glob(f"*{_DRAFT}"):
-        if one.is_dir() and time.time() - one.stat().st_mtime > _ABANDONED_S:
-            shutil.rmtree(one, ignore_errors=True)
+    for one in (*folder.glob(f"*{_DRAFT}"), *(folder / IMAGES).glob(f"*{_DRAFT}")):
+        with suppress(FileNotFoundError):  # another process removes it too
+            if time.time() - one.stat().st_mtime < _ABANDONED_S:
+                continue
+            if one.is_dir():
+                shutil.rmtree(one, ignore_errors=True)
+            else:
+                one.unlink()

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segzero_ml.corrections import Correction, CorrectionKey
-from segzero_ml.durable import copy_synced, make_folder, replace_file
+from segzero_ml.durable import copy_synced, make_folder
 from segzero_ml.errors import ImageError
 from segzero_ml.images import ImageLimits, decode_image, file_kind
 from segzero_ml.types import ImageSize
-from training_hooks.snapshot_files import IMAGES
+from training_hooks.snapshot_files import IMAGES, put
 
 
 class ImagePool:
@@ -86,7 +86,7 @@ class ImagePool:
         sha256 = hashlib.sha256(data).hexdigest()
         name = f"{sha256}.{file_kind(data, self._limits).format.lower()}"
         if sha256 not in self._checked:
-            replace_file(self._folder / name, data)
+            put(self._folder / name, data)
             self._checked[sha256] = (name, size)
         return sha256
 

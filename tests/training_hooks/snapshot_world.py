@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -15,6 +18,7 @@ from segzero_ml.corrections import Correction, LabelledSegment, Verdict
 from segzero_ml.errors import FetchError
 from segzero_ml.types import ImageSize, Rle
 from tests.training_hooks.store_samples import correction
+from training_hooks.snapshot import SnapshotOptions, build_snapshot
 
 SIZE = ImageSize(12, 8)
 
@@ -79,3 +83,18 @@ class Studio:
 
 def _segment(rle: Rle, request: str) -> LabelledSegment:
     return LabelledSegment(rle, "Star", request)
+
+
+def main(folder: Path) -> None:
+    """Make snapshots of ever more corrections, until somebody ends this process."""
+    studio = Studio()
+    corrections: list[Correction] = []
+    for number in count(1):
+        corrections.append(studio.corrected(number, second=number))
+        if number >= 8:
+            made = build_snapshot(corrections, studio.fetch, folder, SnapshotOptions(), None)
+            print(made.id, flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
