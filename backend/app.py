@@ -16,11 +16,13 @@ from fastapi.responses import JSONResponse, Response
 
 from backend.access import Guard
 from backend.addresses import Resolver, resolve
+from backend.champions import Champions
 from backend.errors import BodyError, UnavailableError
 from backend.fetch import ImageFetcher
 from backend.intake.receiver import Intake
 from backend.logs import adopt_library_logs
 from backend.metrics import CountCalls, Metrics
+from backend.model_folders import registries
 from backend.model_thread import ModelThread, Predicts
 from backend.predictor import Predictor
 from backend.reconcile.schedule import Schedule
@@ -68,14 +70,20 @@ def create_app(
         return version_ahead(preset)
 
     metrics = Metrics()
+    champions = Champions(
+        lambda: registries(settings),
+        on_change=lambda outcome: metrics.versions.labels(outcome=outcome).inc(),
+    )
     model = ModelThread(
         load_pipeline or load,
         settings.batch_size,
         on_batch=metrics.model_seconds.observe,
         expect=expect_version or (expect if load_pipeline is None else lambda: None),
+        on_load=champions.begin,
+        between=champions.refresh,
     )
     fetcher = ImageFetcher(settings, transport=transport, resolver=resolver)
-    predictor = Predictor(model, fetcher, settings, metrics)
+    predictor = Predictor(model, champions, fetcher, settings, metrics)
     intake = Intake(settings, metrics)
     metrics.registry.register(ReportCollector(settings, intake.survey))
     metrics.watch(ready=lambda: model.is_ready, waiting=lambda: model.waiting)
@@ -84,6 +92,7 @@ def create_app(
         Guard(settings),
         metrics,
         model,
+        champions,
         predictor,
         fetcher,
         intake,

@@ -48,6 +48,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.versions = Counter(
+            "segzero_model_versions",
+            "Model versions of projects that were to serve: served, or refused as damaged.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.webhooks = Counter(
             "segzero_webhook_events",
             "Events received from Label Studio.",

@@ -49,13 +49,15 @@ class ModelState(StrEnum):
 class _Job:
     image: Image.Image
     request: str
+    pipeline: Predicts | None  # None is the one that was loaded
     answer: Future[Prediction] = field(default_factory=Future)
 
 
 class ModelThread:
     """Loads a pipeline and runs it; everything else may be called from any thread.
 
-    Interactive requests go before the others, and never wait for a batch to fill up.
+    Interactive requests go before the others, and never wait for a batch to fill up. A batch
+    is answered by one pipeline; the queue's first request says which.
 
     Args:
         load: Gives the pipeline; called in the thread.
@@ -63,6 +65,10 @@ class ModelThread:
         on_batch: Told the seconds of each batch.
         expect: Gives the version that `load` will have, if it can be known before; called
             first thing in the thread.
+        on_load: Given the pipeline, in the thread.
+        between: Called in the thread before the first batch, between two, and every `look_s`
+            without any.
+        look_s: Seconds.
     """
 
     def __init__(
@@ -71,11 +77,17 @@ class ModelThread:
         batch_size: int,
         on_batch: Callable[[float], None] = lambda _: None,
         expect: Callable[[], str | None] = lambda: None,
+        on_load: Callable[[Predicts], None] = lambda _: None,
+        between: Callable[[], None] = lambda: None,
+        look_s: float = 1.0,
     ) -> None:
         self._load = load
         self._batch_size = batch_size
         self._on_batch = on_batch
         self._expect = expect
+        self._on_load = on_load
+        self._between = between
+        self._look_s = look_s
         self._wake = threading.Condition()
         self._interactive: deque[_Job] = deque()
         self._others: deque[_Job] = deque()
@@ -125,13 +137,26 @@ class ModelThread:
             self._thread.join(timeout_s)
         self.state = ModelState.STOPPED
 
-    def submit(self, image: Image.Image, request: str, *, interactive: bool) -> Future[Prediction]:
+    def submit(
+        self,
+        image: Image.Image,
+        request: str,
+        *,
+        interactive: bool,
+        pipeline: Predicts | None = None,
+    ) -> Future[Prediction]:
         """Queue a request; cancel the returned future to take it back.
+
+        Args:
+            image: Upright, any mode and size.
+            request: As the user wrote it.
+            interactive: Whether a person waits for it.
+            pipeline: Answers; the one that was loaded if None.
 
         Raises:
             ModelError: The model failed to load, or the thread was stopped.
         """
-        job = _Job(image, request)
+        job = _Job(image, request, pipeline)
         with self._wake:
             if self._stopping or self.state is ModelState.FAILED:
                 raise ModelError("The model does not take requests any more.")
@@ -145,12 +170,23 @@ class ModelThread:
             self.state = ModelState.FAILED
             return
         self._pipeline = pipeline
+        self._on_load(pipeline)
+        self._look_around()
         self.state = ModelState.READY
         _log.info("model.ready", extra={"fields": {"version": pipeline.model_version}})
-        while jobs := self._next_batch():
-            started = time.monotonic()
-            self._answer(pipeline, jobs)
-            self._note_time(time.monotonic() - started, len(jobs))
+        while (jobs := self._next_batch()) is not None:
+            if jobs:
+                started = time.monotonic()
+                self._answer(jobs[0].pipeline or pipeline, jobs)
+                self._note_time(time.monotonic() - started, len(jobs))
+                self._running = 0
+            self._look_around()
+
+    def _look_around(self) -> None:
+        try:
+            self._between()
+        except Exception:  # noqa: BLE001 - the thread goes on with what it has
+            _log.exception("model.between_failed")
 
     def _load_pipeline(self) -> Predicts | None:
         try:
@@ -164,21 +200,28 @@ class ModelThread:
             _log.exception("model.load_failed")
         return None
 
-    def _next_batch(self) -> list[_Job]:
-        """Wait for jobs that nobody took back; nothing when the thread is to end."""
+    def _next_batch(self) -> list[_Job] | None:
+        """Jobs that nobody took back; none after a while without any; None at the end."""
         with self._wake:
-            while True:
-                self._running = 0
-                while not (self._stopping or self._interactive or self._others):
-                    self._wake.wait()
-                if self._stopping:
-                    return []
-                queue = self._interactive or self._others
-                taken = [queue.popleft() for _ in range(min(self._batch_size, len(queue)))]
-                jobs = [job for job in taken if job.answer.set_running_or_notify_cancel()]
-                if jobs:
-                    self._running = len(jobs)
-                    return jobs
+            if not (self._stopping or self._interactive or self._others):
+                self._wake.wait(self._look_s)
+            if self._stopping:
+                return None
+            taken = self._take(self._interactive or self._others)
+            jobs = [job for job in taken if job.answer.set_running_or_notify_cancel()]
+            self._running = len(jobs)
+            return jobs
+
+    def _take(self, queue: deque[_Job]) -> list[_Job]:
+        """The first job of a queue, with those behind it that the same pipeline answers."""
+        taken: list[_Job] = []
+        passed: list[_Job] = []
+        while queue and len(taken) < self._batch_size:
+            job = queue.popleft()
+            is_same = not taken or job.pipeline is taken[0].pipeline
+            (taken if is_same else passed).append(job)
+        queue.extendleft(reversed(passed))
+        return taken
 
     def _answer(self, pipeline: Predicts, jobs: Sequence[_Job]) -> None:
         """Answer a batch; if it fails as a whole, one by one, so that one cannot fail all."""

@@ -7,14 +7,16 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
+from backend.champions import Champions
 from backend.errors import UnavailableError
 from backend.fetch import ImageFetcher
 from backend.images import load_task_image
 from backend.labelling import Labelling, parse_config
 from backend.metrics import Metrics
-from backend.model_thread import ModelState, ModelThread
+from backend.model_thread import ModelState, ModelThread, Predicts
 from backend.protocol import PredictBody, Results, Task, check
 from backend.settings import Settings
 from backend.task_requests import LabelRequest, prompted_request, task_requests
@@ -28,11 +30,25 @@ _LOOK_S: Final = 0.25
 _MAX_RETRY_S: Final = 600
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a call to /predict gets.
+
+    Args:
+        results: One for each task, in their order.
+        model_version: The one version that answered all of them.
+    """
+
+    results: Results
+    model_version: str
+
+
 class Predictor:
     """Answers calls to /predict, several at the same time, with one model thread.
 
     Args:
         model: Answers the requests.
+        champions: Which version answers for which project.
         fetcher: Fetches the images.
         settings: Limits and deadlines.
         metrics: Where tasks are counted.
@@ -42,12 +58,14 @@ class Predictor:
     def __init__(
         self,
         model: ModelThread,
+        champions: Champions,
         fetcher: ImageFetcher,
         settings: Settings,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
+        self._champions = champions
         self._fetcher = fetcher
         self._settings = settings
         self._metrics = metrics
@@ -61,11 +79,15 @@ class Predictor:
 
     @property
     def model_version(self) -> str:
-        """The version that answers, or will; until it is known, that the preset is loading.
+        """The version of the base; see `version_of`."""
+        return self.version_of(None)
+
+    def version_of(self, project: int | None) -> str:
+        """The version that answers for a project, or will; else that the preset is loading.
 
         Label Studio skips tasks that have predictions of exactly this version.
         """
-        known = self._model.model_version or self._model.expected_version
+        known = self._champions.version(project, self._model.expected_version)
         return known or f"{self._settings.preset} (loading)"
 
     @property
@@ -83,8 +105,8 @@ class Predictor:
         if not self.is_draining:
             self._drain_until = self._clock() + self._settings.drain_s
 
-    async def predict(self, body: PredictBody) -> Results:
-        """One result for each task, in their order, before the deadline.
+    async def predict(self, body: PredictBody) -> Reply:
+        """One result for each task, in their order, before the deadline, by one version.
 
         A task that fails, or is not finished in time, gets `[]` (an empty prediction in an
         interactive call, where Label Studio expects an object); the log says why.
@@ -97,18 +119,21 @@ class Predictor:
         self._calls += 1
         try:
             await self._wait_until_loaded()
-            return await self._predict(body, started + self._settings.predict_deadline_s)
+            deadline = started + self._settings.predict_deadline_s
+            with self._champions.lease(body.project) as pipeline:
+                results = await self._predict(body, pipeline, deadline)
+                return Reply(results, pipeline.model_version)
         finally:
             self._calls -= 1
             self._metrics.predict_seconds.observe(self._clock() - started)
 
-    async def _predict(self, body: PredictBody, deadline: float) -> Results:
+    async def _predict(self, body: PredictBody, pipeline: Predicts, deadline: float) -> Results:
         try:
-            call = _Call(body, parse_config(body.label_config))
+            call = _Call(body, parse_config(body.label_config), pipeline)
         except LabellingConfigError as error:
             _log.error("predict.config_unusable", extra={"fields": {"reason": str(error)}})
             self._count(failed=len(body.tasks))
-            return [self._missing(body) for _ in body.tasks]
+            return [_missing(body, pipeline) for _ in body.tasks]
         workers = {
             asyncio.create_task(self._work(call))
             for _ in range(min(self._in_flight, len(body.tasks)))
@@ -125,7 +150,8 @@ class Predictor:
         if late:
             _log.warning("predict.late", extra={"fields": {"tasks": late, "of": len(body.tasks)}})
         self._count(ok=len(call.answered), failed=len(call.ended) - len(call.answered), late=late)
-        return [call.answered.get(index, self._missing(body)) for index in range(len(body.tasks))]
+        missing = _missing(body, pipeline)
+        return [call.answered.get(index, missing) for index in range(len(body.tasks))]
 
     async def _work(self, call: _Call) -> None:
         """Answer tasks of a call until none is left."""
@@ -144,7 +170,7 @@ class Predictor:
         task = check(Task, raw)
         requests = self._requests(task, call)
         if not requests:
-            return empty_result(self.model_version)
+            return empty_result(call.pipeline.model_version)
         for request in requests:
             normalise_request(request.text)  # refused before anything is fetched
         image = await load_task_image(
@@ -155,7 +181,12 @@ class Predictor:
         )
         waiting = [
             asyncio.wrap_future(
-                self._model.submit(image, request.text, interactive=call.is_interactive)
+                self._model.submit(
+                    image,
+                    request.text,
+                    interactive=call.is_interactive,
+                    pipeline=call.pipeline,
+                )
             )
             for request in requests
         ]
@@ -210,10 +241,6 @@ class Predictor:
                     retry_after_s=60,
                 )
 
-    def _missing(self, body: PredictBody) -> Any:
-        """What a task without an answer gets."""
-        return [] if body.params.context is None else empty_result(self.model_version)
-
     def _new_slots(self) -> asyncio.Semaphore:
         return asyncio.Semaphore(self._in_flight)
 
@@ -226,8 +253,9 @@ class Predictor:
 class _Call:
     """What is known of one call while its tasks are worked on."""
 
-    def __init__(self, body: PredictBody, labelling: Labelling) -> None:
+    def __init__(self, body: PredictBody, labelling: Labelling, pipeline: Predicts) -> None:
         self.labelling = labelling
+        self.pipeline = pipeline
         self.context = body.params.context
         self.remaining: Iterator[tuple[int, object]] = enumerate(body.tasks)
         self.answered: dict[int, dict[str, Any]] = {}
@@ -236,6 +264,11 @@ class _Call:
     @property
     def is_interactive(self) -> bool:
         return self.context is not None
+
+
+def _missing(body: PredictBody, pipeline: Predicts) -> Any:
+    """What a task without an answer gets."""
+    return [] if body.params.context is None else empty_result(pipeline.model_version)
 
 
 def _log_failure(raw: object, error: BaseException) -> None:

@@ -6,11 +6,12 @@ into its calls are never read, so that they cannot be logged or used.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import pydantic_core
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator
 
 from backend.errors import BodyError
 
@@ -42,10 +43,23 @@ class Params(_Body):
         return value or None
 
 
+def _project_id(value: object) -> int | None:
+    """Label Studio's `<id>.<created>`; None for what names no project."""
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        return None
+    found = re.fullmatch(r"([0-9]{1,18})(?:\.[0-9]{0,18})?", str(value), re.ASCII)
+    return int(found[1]) if found else None
+
+
+ProjectId = Annotated[int | None, BeforeValidator(_project_id)]
+"""The project that a call is for; None where it does not say."""
+
+
 class PredictBody(_Body):
     """Body of POST /predict. Tasks are checked one by one, so that one cannot fail all."""
 
     tasks: list[Any]
+    project: ProjectId = None
     label_config: str
     params: Params = Params()
 
@@ -73,6 +87,7 @@ class SetupBody(_Body):
     """Body of POST /setup; its host name and access token are not read."""
 
     schema_: str = ""
+    project: ProjectId = None
 
     model_config = ConfigDict(alias_generator=lambda name: name.rstrip("_"))
 

@@ -47,7 +47,7 @@ async def ready(request: Request) -> Response:
 
 @router.post("/setup")
 async def setup(request: Request) -> Response:
-    """Tell Label Studio the version; refuse a labelling config that cannot be served.
+    """Tell Label Studio the project's version; refuse a labelling config that cannot be served.
 
     The host name and the token in the body are not read: anybody could send them.
     """
@@ -60,7 +60,7 @@ async def setup(request: Request) -> Response:
         except LabellingConfigError as error:
             _log.error("setup.config_unusable", extra={"fields": {"reason": str(error)}})
             raise
-    return JSONResponse({"model_version": services.predictor.model_version})
+    return JSONResponse({"model_version": services.predictor.version_of(body.project)})
 
 
 @router.post("/predict")
@@ -69,19 +69,18 @@ async def predict(request: Request) -> Response:
     services = _services(request)
     services.guard.check_login(request)
     body = await _read(request, PredictBody)
-    results = await services.predictor.predict(body)
-    reply = {"results": results, "model_version": services.predictor.model_version}
+    answer = await services.predictor.predict(body)
+    reply = {"results": answer.results, "model_version": answer.model_version}
     # The lists of bytes in the masks are long; this writes them far faster than json does.
     return Response(pydantic_core.to_json(reply), media_type="application/json")
 
 
 @router.get("/versions")
 async def versions(request: Request) -> Response:
-    """The versions that can answer; none while the model loads."""
+    """The versions that can answer, the base first; none while the model loads."""
     services = _services(request)
     services.guard.check_login(request)
-    version = services.model.model_version
-    return JSONResponse({"versions": [] if version is None else [version]})
+    return JSONResponse({"versions": services.champions.versions()})
 
 
 @router.post("/webhook")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backend.access import Guard
+from backend.champions import Champions
 from backend.fetch import ImageFetcher
 from backend.intake.receiver import Intake
 from backend.metrics import Metrics
@@ -22,6 +23,7 @@ class Services:
     guard: Guard
     metrics: Metrics
     model: ModelThread
+    champions: Champions
     predictor: Predictor
     fetcher: ImageFetcher
     intake: Intake

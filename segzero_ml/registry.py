@@ -20,13 +20,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from segzero_ml.adapter_files import CONFIG_FILE, TENSORS_FILE, AdapterFile, read_adapter
-from segzero_ml.checks import check_keys, check_list
+from segzero_ml.checks import check_keys, check_list, read_time
 from segzero_ml.durable import copy_synced, make_folder, replace_file, sync_folder, write_synced
 from segzero_ml.errors import InputError, RegistryError, WeightsError
 from segzero_ml.versions import (
@@ -59,10 +59,12 @@ class Lineage:
     Args:
         champion: Id of the version that serves; None is the base.
         before: Those that it followed, the last first; None is the base.
+        since: When that was decided; None where nothing ever was.
     """
 
     champion: str | None = None
     before: tuple[str | None, ...] = ()
+    since: datetime | None = field(default=None, compare=False)
 
 
 class Registry:
@@ -168,6 +170,7 @@ class Registry:
             ids = [found["champion"], *check_list("before", found["before"], _MAX_BEFORE)]
             if not all(one is None or (isinstance(one, str) and number_of(one)) for one in ids):
                 raise InputError("It names what is no version.")
+            since = read_time("since", found["since"])
         except FileNotFoundError:
             return Lineage()
         except (OSError, ValueError, RecursionError, InputError) as error:
@@ -175,7 +178,7 @@ class Registry:
                 f"{self._pointer} does not say which version serves: it is damaged.",
                 "Name the version with segzero rollback --to.",
             ) from error
-        return Lineage(ids[0], tuple(ids[1:]))
+        return Lineage(ids[0], tuple(ids[1:]), since)
 
     def champion(self) -> Version | None:
         """The version that is to serve; None is the base.

@@ -57,7 +57,7 @@ def test_setup_reads_the_config_and_neither_host_nor_token() -> None:
         encode({"schema": "<View/>", "hostname": "http://evil", "access_token": "secret"}),
     )
     assert body.schema_ == "<View/>"
-    assert set(SetupBody.model_fields) == {"schema_"}
+    assert set(SetupBody.model_fields) == {"schema_", "project"}
     assert read_body(SetupBody, encode({"schema": None})).schema_ == ""
 
 
@@ -107,3 +107,29 @@ def test_wrong_body_is_refused_with_the_field_and_without_its_value(
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     with pytest.raises(BodyError):
         read_body(PredictBody, data)
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        ("7.1700000000", 7),
+        ("7", 7),
+        (7, 7),
+        ("7.", 7),
+        ("7.1.2", None),
+        ("", None),
+        ("\u0667", None),
+        ("9" * 5000, None),
+        (-7, None),
+        (True, None),
+        (None, None),
+        ([7], None),
+        ({"id": 7}, None),
+    ],
+)
+def test_the_project_is_read_from_what_label_studio_sends_and_never_fails_a_call(
+    sent: object, meant: int | None
+) -> None:
+    assert read_body(SetupBody, encode({"project": sent})).project == meant
+    body = {"tasks": [], "label_config": "", "project": sent}
+    assert read_body(PredictBody, encode(body)).project == meant
