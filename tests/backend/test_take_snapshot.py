@@ -1,0 +1,144 @@
+"""A project's snapshot: corrections from a real Redis, images over real HTTP."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+import httpx
+import pytest
+
+from backend.learning.folders import snapshots_folder
+from backend.learning.take_snapshot import take_snapshot
+from segzero_ml.corrections import Correction
+from segzero_ml.errors import InputError, LabelStudioError
+from tests.backend.corrected import PROJECT, FileServer, World, world
+from tests.training_hooks.snapshot_world import Studio, picture
+from tests.training_hooks.store_samples import MORNING
+from training_hooks.loop_reader import note_end
+from training_hooks.snapshot import Example, Reason, Snapshot
+
+
+@pytest.fixture(scope="module")
+def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world(tmp_path_factory.mktemp("data")) as found:
+        yield found
+
+
+@pytest.fixture
+def here(_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    return _world.use(monkeypatch)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    with FileServer.running() as found:
+        found.use(monkeypatch)
+        yield found
+
+
+def ours(correction: Correction) -> Correction:
+    key = replace(correction.key, label_studio=PROJECT.label_studio, project=PROJECT.project)
+    return replace(correction, key=key)
+
+
+def save(here: World, server: FileServer, first: int, last: int) -> list[Correction]:
+    studio = Studio()
+    found = [ours(studio.corrected(n, second=n)) for n in range(first, last + 1)]
+    server.files.update(studio.files)
+    for one in found:
+        here.store.upsert(one)
+    return found
+
+
+def both(snapshot: Snapshot) -> tuple[Example, ...]:
+    return snapshot.train + snapshot.held_out
+
+
+def test_all_corrections_come_with_their_images_into_the_projects_folder(
+    here: World, server: FileServer
+) -> None:
+    save(here, server, 1, 130)
+    snapshot = take_snapshot(here.store, PROJECT, here.settings)
+    assert len(both(snapshot)) == 130
+    assert snapshot.folder.parent == snapshots_folder(here.settings, 7)
+    assert server.tokens == {f"Token {server.token}"}
+    assert {one.origin for one in both(snapshot)} == {"new"}
+    server.asked.clear()
+    assert take_snapshot(here.store, PROJECT, here.settings).id == snapshot.id
+    assert server.asked == []
+
+
+def test_what_the_last_round_looked_at_is_older(here: World, server: FileServer) -> None:
+    save(here, server, 200, 230)
+    note_end(here.store, PROJECT, MORNING, watermark=MORNING + timedelta(seconds=220))
+    snapshot = take_snapshot(here.store, PROJECT, here.settings)
+    assert {one.annotation for one in both(snapshot) if one.origin == "new"} == set(range(221, 231))
+
+
+def test_an_image_that_is_gone_leaves_its_correction_out(here: World, server: FileServer) -> None:
+    save(here, server, 300, 320)
+    del server.files["/data/upload/300.png"]
+    server.files["/data/upload/301.png"] = picture(9999)
+    snapshot = take_snapshot(here.store, PROJECT, here.settings)
+    found = {one.annotation: one.reason for one in snapshot.left_out}
+    assert found == {300: Reason.NO_IMAGE, 301: Reason.BAD_IMAGE}
+
+
+def test_a_damaged_correction_does_not_stop_the_others(here: World, server: FileServer) -> None:
+    save(here, server, 400, 420)
+    (row,) = here.client.keys("*:annotation:410")
+    here.client.hset(row, "body", b"damaged")
+    assert len(both(take_snapshot(here.store, PROJECT, here.settings))) == 20
+
+
+def test_a_project_without_corrections_says_so(here: World, server: FileServer) -> None:
+    with pytest.raises(InputError, match="no correction"):
+        take_snapshot(here.store, PROJECT, here.settings)
+
+
+class Tasks:
+    """Label Studio's list of tasks; each holds its image itself."""
+
+    def __init__(self, data: dict[int, str]) -> None:
+        self.data = data
+        self.is_down = False
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if self.is_down:
+            raise httpx.ConnectError("refused")
+        query = json.loads(request.url.params["query"])
+        after = query["filters"]["items"][0]["value"]
+        row = {"project": 7, "annotations": [], "predictions": []}
+        tasks = [
+            {"id": task, "data": {"image": value, "request": "the star"}, **row}
+            for task, value in sorted(self.data.items())
+            if task > after
+        ]
+        return httpx.Response(200, json={"tasks": tasks[:1], "total": len(tasks)})
+
+
+def test_images_that_the_tasks_hold_themselves_are_asked_of_label_studio(
+    here: World, server: FileServer
+) -> None:
+    held = {
+        n: f"data:image/png;base64,{base64.b64encode(picture(n)).decode()}" for n in range(500, 512)
+    }
+    for one in save(here, server, 500, 511):
+        digest = hashlib.sha256(held[one.task].encode()).hexdigest()
+        here.store.delete(one.key)
+        key = replace(one.key, annotation=one.key.annotation + 1000)
+        here.store.upsert(replace(one, key=key, image=f"inline:sha256:{digest}"))
+    tasks = Tasks({number: value for number, value in held.items() if number != 505})
+    transport = httpx.MockTransport(tasks)
+    tasks.is_down = True
+    with pytest.raises(LabelStudioError):
+        take_snapshot(here.store, PROJECT, here.settings, transport=transport)
+    tasks.is_down = False
+    snapshot = take_snapshot(here.store, PROJECT, here.settings, transport=transport)
+    assert len(both(snapshot)) == 11
+    assert [(one.annotation, one.reason) for one in snapshot.left_out] == [(1505, Reason.NO_IMAGE)]
