@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final
 
 from backend.model_thread import Predicts
 from segzero_ml.errors import ModelError, SegZeroError, WeightsError
-from segzero_ml.registry import BASE, Lineage, Registry
+from segzero_ml.lineage import Lineage
+from segzero_ml.registry import BASE, Registry
 
 if TYPE_CHECKING:
     from segzero_ml.adapted_pipelines import AdaptedPipelines

@@ -13,9 +13,11 @@ from backend.commands.connect import connect
 from backend.commands.corrections import app as corrections
 from backend.commands.evaluate import evaluate
 from backend.commands.export import export
+from backend.commands.models import models
 from backend.commands.predict import predict
 from backend.commands.presets import presets
 from backend.commands.retry import retry
+from backend.commands.rollback import rollback
 from backend.commands.serve import serve
 from backend.commands.snapshots import snapshots
 from backend.commands.status import status
@@ -86,6 +88,8 @@ for _command, _name in (
     (export, "export"),
     (sync, "sync"),
     (snapshots, "snapshots"),
+    (models, "models"),
+    (rollback, "rollback"),
 ):
     app.command(_name)(_command)
 app.add_typer(corrections, name="corrections")

@@ -15,20 +15,18 @@ what was or what is to be, and nothing between. Readers need no lock.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from segzero_ml.adapter_files import CONFIG_FILE, TENSORS_FILE, AdapterFile, read_adapter
-from segzero_ml.checks import check_keys, check_list, read_time
-from segzero_ml.durable import copy_synced, make_folder, replace_file, sync_folder, write_synced
+from segzero_ml.durable import copy_synced, make_folder, sync_folder, write_synced
 from segzero_ml.errors import InputError, RegistryError, WeightsError
+from segzero_ml.lineage import Lineage, read_lineage, write_lineage
 from segzero_ml.versions import (
     MANIFEST,
     Version,
@@ -47,24 +45,7 @@ _FILES: Final = (CONFIG_FILE, TENSORS_FILE)
 _VERSIONS: Final = "versions"
 _CHAMPION: Final = "champion"
 _DRAFT: Final = ".tmp"
-_MAX_BEFORE: Final = 50
-_MAX_POINTER_BYTES: Final = 64 << 10
 _LIST_THEM: Final = "segzero models lists those there are."
-
-
-@dataclass(frozen=True, slots=True)
-class Lineage:
-    """What serves and what served before.
-
-    Args:
-        champion: Id of the version that serves; None is the base.
-        before: Those that it followed, the last first; None is the base.
-        since: When that was decided; None where nothing ever was.
-    """
-
-    champion: str | None = None
-    before: tuple[str | None, ...] = ()
-    since: datetime | None = field(default=None, compare=False)
 
 
 class Registry:
@@ -162,23 +143,7 @@ class Registry:
         Raises:
             WeightsError: The file that says so is damaged.
         """
-        try:
-            if self._pointer.stat().st_size > _MAX_POINTER_BYTES:
-                raise InputError("It is too large.")
-            content = json.loads(self._pointer.read_bytes())
-            found = check_keys("It", content, {"champion", "before", "since"})
-            ids = [found["champion"], *check_list("before", found["before"], _MAX_BEFORE)]
-            if not all(one is None or (isinstance(one, str) and number_of(one)) for one in ids):
-                raise InputError("It names what is no version.")
-            since = read_time("since", found["since"])
-        except FileNotFoundError:
-            return Lineage()
-        except (OSError, ValueError, RecursionError, InputError) as error:
-            raise WeightsError(
-                f"{self._pointer} does not say which version serves: it is damaged.",
-                "Name the version with segzero rollback --to.",
-            ) from error
-        return Lineage(ids[0], tuple(ids[1:]), since)
+        return read_lineage(self._pointer)
 
     def champion(self) -> Version | None:
         """The version that is to serve; None is the base.
@@ -211,28 +176,30 @@ class Registry:
                 self._point(Lineage(version_id, (lineage.champion, *lineage.before)))
         return version
 
-    def rollback(self, to: str | None = None) -> Version | None:
+    def rollback(self, to: str | None = None, *, dry_run: bool = False) -> Version | None:
         """Go back to the version that served before the champion, or to one by name.
 
         Going back forgets what is gone back from, so that the next call goes further back.
 
         Args:
             to: A version, or `BASE` for the model without any; None for the one before.
+            dry_run: Check everything and change nothing.
 
         Returns:
-            What serves now; None is the base.
+            What serves now, or would; None is the base.
 
         Raises:
             RegistryError: There is no such version, none before, or it cannot be written.
             WeightsError: The version is damaged.
         """
+        nothing = RegistryError("There is nothing to go back to: the base serves.", _LIST_THEM)
+        if not self.folder.is_dir():
+            raise nothing
         with self._locked():
             lineage = self.lineage() if to is None else self._lineage_or_none()
             if to is None:
                 if not lineage.before:
-                    raise RegistryError(
-                        "There is nothing to go back to: the base serves.", _LIST_THEM
-                    )
+                    raise nothing
                 target, before = lineage.before[0], lineage.before[1:]
             else:
                 target = None if to == BASE else to
@@ -243,7 +210,8 @@ class Registry:
             if target is not None:
                 version = self.version(target)
                 self.verify(version)
-            self._point(Lineage(target, before))
+            if not dry_run:
+                self._point(Lineage(target, before))
         return version
 
     def _lineage_or_none(self) -> Lineage:
@@ -253,13 +221,8 @@ class Registry:
             return Lineage()
 
     def _point(self, lineage: Lineage) -> None:
-        content = {
-            "champion": lineage.champion,
-            "before": lineage.before[:_MAX_BEFORE],
-            "since": datetime.now(UTC).isoformat(),
-        }
         with _translated("change which version serves"):
-            replace_file(self._pointer, json.dumps(content).encode())
+            write_lineage(self._pointer, lineage)
 
     def _write(self, adapter_folder: Path, version: Version) -> None:
         draft = version.folder.with_name(version.id + _DRAFT)

@@ -37,6 +37,8 @@ COMMANDS = (
     "retry",
     "corrections",
     "export",
+    "models",
+    "rollback",
 )
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from segzero_ml.adapter_files import CONFIG_FILE, TENSORS_FILE
 from segzero_ml.errors import InputError, RegistryError, WeightsError
-from segzero_ml.registry import BASE, Lineage, Registry
+from segzero_ml.lineage import Lineage
+from segzero_ml.registry import BASE, Registry
 from segzero_ml.versions import MANIFEST, Golden, VersionInfo
 from tests.segzero_ml.adapter_samples import INFO, RANK, edit_tensors, write_adapter
 
@@ -85,6 +86,26 @@ def test_rolling_back_goes_further_back_each_time(registry: Registry, tmp_path: 
     assert registry.champion() is None
     with pytest.raises(RegistryError, match="nothing to go back to"):
         registry.rollback()
+
+
+def test_where_nothing_was_published_going_back_makes_no_folder(registry: Registry) -> None:
+    for to in (None, BASE, "v1-00000000"):
+        with pytest.raises(RegistryError, match="nothing to go back to"):
+            registry.rollback(to)
+    assert not registry.folder.exists()
+
+
+def test_a_dry_run_of_going_back_says_what_would_serve_and_changes_nothing(
+    registry: Registry, tmp_path: Path
+) -> None:
+    first, second = (publish(registry, tmp_path, seed) for seed in range(2))
+    registry.promote(first)
+    registry.promote(second)
+    before = registry.lineage()
+    would = registry.rollback(dry_run=True)
+    assert would is not None
+    assert would.id == first
+    assert registry.lineage() == before
 
 
 def test_rolling_back_by_name_forgets_what_lies_between(registry: Registry, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from segzero_ml.registry import Registry
 from tests.segzero_ml.adapter_samples import INFO
 
 work, doing = Path(sys.argv[1]), sys.argv[2]
-MODULES = ("registry.py", "durable.py", "versions.py")
+MODULES = ("registry.py", "durable.py", "versions.py", "lineage.py")
 ACTIONS = {
     "publish": lambda registry: registry.publish(work / "adapter", INFO),
     "promote": lambda registry: registry.promote(sys.argv[3]),

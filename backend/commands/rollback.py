@@ -1,0 +1,53 @@
+"""`segzero rollback`: has a project answered by an earlier version of its model again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from backend.commands.console import stdout
+
+
+def rollback(
+    project: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Number of the project, as in its address /projects/NUMBER.",
+            show_default=False,
+        ),
+    ],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERSION",
+            help="A version of segzero models, or base for the model without any training "
+            "[default: the one that served before]",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would serve.")] = False,
+) -> None:
+    """Go back to the version that served before, or to a version by name.
+
+    The version is checked first; a running backend follows within seconds, and no call fails.
+    Every version is kept: go forward again with --to.
+    """
+    from rich.text import Text
+
+    from backend.model_folders import registry_of
+    from backend.settings import load_settings
+
+    registry = registry_of(load_settings(), project)
+    version = registry.rollback(to, dry_run=dry_run)
+    name = "the base" if version is None else version.id
+    console = stdout()
+    if dry_run:
+        console.print(Text(f"Project {project} would be answered by {name}. Nothing was changed."))
+        return
+    console.print(Text(f"Project {project} is answered by {name} now."))
+    console.print(
+        "A running backend follows within seconds. Predictions that exist stay as they are: in "
+        "the Data Manager, Actions, Retrieve predictions makes new ones."
+    )
