@@ -1,0 +1,103 @@
+"""A whole round with the bundled pair: learnt, compared, judged and reported; a short one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from segzero_ml import masks
+from segzero_ml.corrections import Correction, LabelledSegment, Verdict
+from segzero_ml.datasets.scenes import scene_samples
+from segzero_ml.errors import FetchError
+from segzero_ml.types import ImageSize
+from tests.training_hooks.store_samples import correction
+from training_hooks.job_errors import JobCancelledError
+from training_hooks.round import CANCEL, PROGRESS, REPORT, RESULT, curves_of, run_round
+from training_hooks.round_options import default_options
+from training_hooks.snapshot import Snapshot, SnapshotOptions, build_snapshot
+from training_hooks.train import Step
+
+# The trainer asks the model under its old name.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
+SHORT = replace(
+    default_options("tiny"), rollouts=4, prompts_per_step=2, max_steps=2, save_every=1, rank=4
+)
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    """Corrections of fourteen scenes in a style that the bundled pair does not know."""
+    files: dict[str, bytes] = {}
+    made: list[Correction] = []
+    for number, sample in enumerate(scene_samples(14, 78, "shifted"), 1):
+        stream = io.BytesIO()
+        image = sample.image()
+        image.save(stream, "PNG")
+        base = correction(number, task=number, verdict=Verdict.DRAWN_BY_HAND)
+        files[base.image] = stream.getvalue()
+        true = tuple(
+            LabelledSegment(masks.encode(mask), "Object", sample.request) for mask in sample.masks
+        )
+        made.append(
+            replace(
+                base,
+                image_sha256=hashlib.sha256(files[base.image]).hexdigest(),
+                size=ImageSize(image.width, image.height),
+                requests=(sample.request,),
+                predicted=(),
+                corrected=true,
+                verdict=Verdict.DRAWN_BY_HAND if true else Verdict.NOTHING_HERE,
+                edit_iou=None,
+            )
+        )
+
+    def fetch(one: Correction) -> bytes:
+        if one.image not in files:
+            raise FetchError("There is no such image.")
+        return files[one.image]
+
+    folder = tmp_path_factory.mktemp("snapshots")
+    return build_snapshot(made, fetch, folder, SnapshotOptions(held_out_share=0.5), None)
+
+
+@pytest.mark.slow
+def test_a_round_is_judged_on_what_it_did_not_learn_from_and_says_so(
+    snapshot: Snapshot, tmp_path: Path
+) -> None:
+    folder = tmp_path / "round-1"
+    result = run_round(snapshot, "tiny", SHORT, folder)
+    assert json.loads((folder / RESULT).read_text()) == result
+    assert result["steps"] == 2
+    assert (folder / result["best"] / "adapter_model.safetensors").exists()
+    assert len(result["checkpoint_mean_ious"]) == 2
+    assert 0 <= result["champion_mean_iou"] <= 1
+    # So few images decide nothing, whatever was learnt.
+    assert not result["verdict"]["promote"]
+    assert any("held-out" in reason for reason in result["verdict"]["reasons"])
+    assert snapshot.id in (folder / REPORT).read_text()
+    assert json.loads((folder / PROGRESS).read_text())["phase"] == "comparing"
+
+
+def test_a_cancelled_round_ends_and_leaves_no_result(snapshot: Snapshot, tmp_path: Path) -> None:
+    folder = tmp_path / "round-2"
+    folder.mkdir()
+    (folder / CANCEL).touch()
+    with pytest.raises(JobCancelledError):
+        run_round(snapshot, "tiny", SHORT, folder)
+    assert not (folder / RESULT).exists()
+
+
+def test_curves_hold_every_reward_over_the_steps() -> None:
+    steps = [Step(n, 2, {"reward": n / 10, "reward/mask": 0.5, "lr": 1.0}) for n in (1, 2)]
+    found = {curve.name: curve.points for curve in curves_of(steps)}
+    assert found == {
+        "reward": ((1.0, 0.1), (2.0, 0.2)),
+        "reward/mask": ((1.0, 0.5), (2.0, 0.5)),
+    }

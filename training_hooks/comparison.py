@@ -1,0 +1,167 @@
+"""Champion against the checkpoints of a round, on the held-out examples of its snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from segzero_ml import masks
+from segzero_ml.datasets import Sample
+from segzero_ml.evaluate import judge as compare_masks
+from segzero_ml.images import load_image
+from segzero_ml.pipeline import Pipeline
+from segzero_ml.types import Prediction
+from training_hooks import gate
+from training_hooks.gate import GateOptions, Verdict
+from training_hooks.gate_figures import Case
+from training_hooks.report_pictures import Group, Picture, choose, overlay, shown
+from training_hooks.snapshot_records import Example
+
+_AT_ONCE: Final = 8
+_EACH: Final = 4  # pictures of each group
+
+Asked = Callable[[], None]
+"""Called between two batches; raises where the round is to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What one model made of the examples.
+
+    Args:
+        cases: As the gate takes them, in the order of the examples.
+        predictions: In the same order.
+    """
+
+    cases: tuple[Case, ...]
+    predictions: tuple[Prediction, ...]
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean IoU of the masks; 0 without examples."""
+        return sum(case.iou for case in self.cases) / max(1, len(self.cases))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a round.
+
+    Args:
+        best: Folder of the checkpoint with the greatest mean IoU.
+        verdict: The gate's, on that one.
+        champion, challenger: What both answered.
+        means: Mean IoU of each checkpoint, in the order given.
+    """
+
+    best: Path
+    verdict: Verdict
+    champion: Answers
+    challenger: Answers
+    means: tuple[float, ...]
+
+
+def answer_all(
+    pipeline: Pipeline, examples: Sequence[Example], folder: Path, between: Asked = lambda: None
+) -> Answers:
+    """Have a model answer examples, greedily.
+
+    Args:
+        pipeline: The model.
+        examples: What is asked.
+        folder: The snapshot's, where the images lie.
+        between: Called before each batch.
+
+    Raises:
+        SegZeroError: An image cannot be read, or the model has not enough memory.
+    """
+    cases: list[Case] = []
+    predictions: list[Prediction] = []
+    for start in range(0, len(examples), _AT_ONCE):
+        between()
+        batch = examples[start : start + _AT_ONCE]
+        images = [load_image(folder / one.image_file) for one in batch]
+        answered = pipeline.predict(images, [one.request for one in batch], batch_size=_AT_ONCE)
+        for one, image, prediction in zip(batch, images, answered, strict=True):
+            result = compare_masks(_sample(one, image), prediction)
+            cases.append(Case.of(name_of(one), one.image_sha256, result, prediction.seconds))
+            predictions.append(prediction)
+    return Answers(tuple(cases), tuple(predictions))
+
+
+def name_of(example: Example) -> str:
+    """Names an example in cases and reports."""
+    return f"{example.image_sha256[:16]} {example.annotation} {example.request}"
+
+
+def judge(
+    champion: Answers,
+    challengers: Sequence[tuple[Path, Answers]],
+    examples: Sequence[Example],
+    options: GateOptions | None = None,
+) -> Outcome:
+    """Choose the best checkpoint and ask the gate about it.
+
+    Args:
+        champion: What serves now.
+        challengers: Each checkpoint's folder with its answers; at least one.
+        examples: What all of them answered. The gate asks for no fall on the older ones.
+        options: What the gate asks for; the number of challengers is filled in.
+    """
+    best, answers = max(challengers, key=lambda one: one[1].mean_iou)
+    older = [i for i, one in enumerate(examples) if one.origin != "new"]
+    verdict = gate.judge(
+        champion.cases,
+        answers.cases,
+        [champion.cases[i] for i in older],
+        [answers.cases[i] for i in older],
+        replace(options or GateOptions(), challengers=len(challengers)),
+    )
+    means = tuple(one.mean_iou for _, one in challengers)
+    return Outcome(best, verdict, champion, answers, means)
+
+
+def pictures(outcome: Outcome, examples: Sequence[Example], folder: Path) -> tuple[Picture, ...]:
+    """Cases before and after: where most was gained, where most was lost, and some others."""
+    at = {name_of(example): i for i, example in enumerate(examples)}
+    chosen = choose(outcome.champion.cases, outcome.challenger.cases, _EACH)
+    groups: tuple[tuple[Group, tuple[str, ...]], ...] = (
+        ("best", chosen.best),
+        ("worst", chosen.worst),
+        ("random", chosen.random),
+    )
+    return tuple(
+        _picture(group, at[name], outcome, examples[at[name]], folder)
+        for group, names in groups
+        for name in names
+    )
+
+
+def _picture(group: Group, i: int, outcome: Outcome, example: Example, folder: Path) -> Picture:
+    image = load_image(folder / example.image_file)
+    before, after = outcome.champion.predictions[i], outcome.challenger.predictions[i]
+    return Picture(
+        group=group,
+        request=example.request,
+        kind="",
+        champion_iou=outcome.champion.cases[i].iou,
+        challenger_iou=outcome.challenger.cases[i].iou,
+        champion_note=before.reasoning,
+        challenger_note=after.reasoning,
+        image=shown(image),
+        before=overlay(image, [one.rle for one in before.segments], example.true_masks),
+        after=overlay(image, [one.rle for one in after.segments], example.true_masks),
+    )
+
+
+def _sample(example: Example, image: Image.Image) -> Sample:
+    return Sample(
+        image=lambda: image,
+        request=example.request,
+        masks=tuple(masks.decode(one) for one in example.true_masks),
+        kind="",
+        sample_id=name_of(example),
+    )
