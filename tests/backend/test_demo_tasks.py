@@ -161,15 +161,6 @@ def test_what_to_do_next_names_address_and_login(tmp_path: Path) -> None:
     assert state.user.password in text
 
 
-@pytest.mark.parametrize("content", [None, "", "{}", '{"user": {}}', "[]"])
-def test_there_may_be_nothing_to_go_on_with(tmp_path: Path, content: str | None) -> None:
-    folder = Folder(tmp_path)
-    if content is not None:
-        folder.state.write_text(content)
-    with pytest.raises(ProcessError, match="no finished demo"):
-        kept_state(folder)
-
-
 def test_a_new_demo_removes_the_old_data_and_takes_new_secrets(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     (folder.data / "old").mkdir(parents=True)
