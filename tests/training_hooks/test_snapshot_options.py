@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from segzero_ml.corrections import Correction
 from segzero_ml.errors import ConfigError, InputError
-from tests.training_hooks.store_samples import correction
+from tests.training_hooks.store_samples import PROJECT, correction
 from training_hooks.snapshot import SnapshotOptions, is_held_out
+from training_hooks.snapshot_manifest import snapshot_id
 from training_hooks.snapshot_options import keep_held_out, keep_to_train, mix
 
 hashes = st.binary(min_size=32, max_size=32).map(bytes.hex)
@@ -130,6 +131,29 @@ def test_of_too_many_held_out_ones_the_same_images_stay(
     kept = {one.key for one in keep_held_out(pairs[::-1], options)}
     assert len(kept) == min(most, len(found))
     assert all(key in earlier for key in kept if key.annotation <= before)
+
+
+@given(st.lists(hashes, min_size=12, max_size=12, unique=True))
+def test_held_out_images_stay_when_people_annotate_them_anew(found: list[str]) -> None:
+    options = SnapshotOptions(held_out_most=6)
+
+    def kept(first: int) -> set[str]:
+        pairs = [(correction(n), sha256) for n, sha256 in enumerate(found, start=first)]
+        ids = {one.key.annotation for one in keep_held_out(pairs, options)}
+        return {sha256 for one, sha256 in pairs if one.key.annotation in ids}
+
+    assert kept(1) == kept(100)
+
+
+@given(st.lists(st.text(max_size=5), max_size=10), st.randoms(use_true_random=False))
+def test_an_id_hangs_on_the_records_and_not_on_their_order(
+    lines: list[str], chance: Random
+) -> None:
+    known = snapshot_id(lines, PROJECT, SnapshotOptions(), "1")
+    shuffled = chance.sample(lines, len(lines))
+    assert snapshot_id(shuffled, PROJECT, SnapshotOptions(), "1") == known
+    assert snapshot_id([*lines, "one more"], PROJECT, SnapshotOptions(), "1") != known
+    assert snapshot_id(lines, PROJECT, SnapshotOptions(), "2") != known
 
 
 @pytest.mark.parametrize(
