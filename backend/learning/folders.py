@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from backend.model_folders import project_slug
 from backend.settings import Settings
 
 _SNAPSHOTS: Final = "snapshots"
@@ -12,7 +13,7 @@ _SNAPSHOTS: Final = "snapshots"
 
 def snapshots_folder(settings: Settings, project: int) -> Path:
     """The snapshots of one project of this Label Studio."""
-    return settings.data_dir.absolute() / _SNAPSHOTS / f"{settings.label_studio_name}-{project}"
+    return settings.data_dir.absolute() / _SNAPSHOTS / project_slug(settings, project)
 
 
 def all_snapshot_folders(settings: Settings) -> tuple[Path, ...]:
