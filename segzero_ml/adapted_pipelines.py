@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from segzero_ml.errors import SegZeroError, WeightsError
 from segzero_ml.pipeline import Pipeline
 from segzero_ml.reasoner.adapters import AdaptedReasoner, Adapters
@@ -71,11 +73,27 @@ class AdaptedPipelines:
         except SegZeroError:
             self._adapters.take_off(adapted)
             raise
-        pipeline = Pipeline(adapted, self._base.segmenter, self._base.preset)
-        pipeline.model_version = adapted_version(self._base.model_version, version.id)
-        return pipeline
+        return self._pipeline(adapted, version.id)
+
+    def try_on(self, folder: Path, name: str) -> Pipeline:
+        """A pipeline with an adapter that is not published yet, such as a checkpoint.
+
+        Args:
+            folder: Holds the adapter's two files, as PEFT writes them.
+            name: What it is called in the pipeline's version.
+
+        Raises:
+            WeightsError: It is damaged, of a refused form, or made for another model.
+            ModelError: There is not enough memory for it.
+        """
+        return self._pipeline(self._adapters.put_on(folder), name)
 
     def take_off(self, pipeline: Pipeline) -> None:
-        """Remove the adapter of a pipeline of `put_on` from memory; that answers no more."""
+        """Remove a pipeline's adapter from memory; that pipeline answers no more."""
         if isinstance(pipeline.reasoner, AdaptedReasoner):
             self._adapters.take_off(pipeline.reasoner)
+
+    def _pipeline(self, adapted: AdaptedReasoner, name: str) -> Pipeline:
+        pipeline = Pipeline(adapted, self._base.segmenter, self._base.preset)
+        pipeline.model_version = adapted_version(self._base.model_version, name)
+        return pipeline

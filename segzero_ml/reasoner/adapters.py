@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from peft.functional import cast_adapter_dtype
 from peft.tuners.lora import LoraModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
@@ -132,6 +133,8 @@ class Adapters:
         else:
             self._tuner.peft_config[name] = config
             self._tuner.inject_adapter(self._reasoner.model, name)
+        # In float32, as in training; beside a bfloat16 base they would be rounded.
+        cast_adapter_dtype(self._reasoner.model, name)
         self._tuner.set_adapter([], inference_mode=True)
         self._reasoner.model.eval()
 

@@ -81,13 +81,25 @@ def test_each_adapter_answers_for_itself_and_the_base_as_ever(
     assert ask(adapters.put_on(loras[2])) == answers[1]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", ["taught_qwen25_dir", "taught_qwen3_dir"])
 def test_an_adapter_answers_as_it_does_in_peft_itself(
-    preset: Preset, loras: dict[int, Path], ask: Callable[[Reasoner], Answer]
+    family: str,
+    dtype: torch.dtype,
+    preset: Preset,
+    ask: Callable[[Reasoner], Answer],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
 ) -> None:
-    ours = ask(Adapters(LocalReasoner.load(preset, "cpu")).put_on(loras[1]))
-    theirs = LocalReasoner.load(preset, "cpu")
-    PeftModel.from_pretrained(theirs.model, loras[1])
-    assert [output.text for output in ours] == [output.text for output in ask(theirs)]
+    own = dataclasses.replace(preset, reasoner=str(request.getfixturevalue(family)))
+    lora = write_loras(tmp_path, (1,), own, scale=0.3)[1]
+    base = LocalReasoner.load(own, "cpu", dtype)
+    plain = [output.text for output in ask(base)]
+    ours = [output.text for output in ask(Adapters(base).put_on(lora))]
+    theirs = LocalReasoner.load(own, "cpu", dtype)
+    PeftModel.from_pretrained(theirs.model, lora)
+    assert ours == [output.text for output in ask(theirs)]
+    assert ours != plain
 
 
 def test_an_adapter_of_another_model_is_refused_and_leaves_no_trace(
@@ -269,3 +281,14 @@ def test_nothing_is_laid_over_a_reasoner_elsewhere(base: Pipeline) -> None:
     remote = Pipeline.load(base.preset, "cpu", reasoner=Says(""))
     with pytest.raises(SegZeroError, match="runs on this machine"):
         AdaptedPipelines(remote)
+
+
+def test_an_adapter_can_be_tried_before_it_is_published(
+    base: Pipeline, loras: dict[int, Path], picture: Picture
+) -> None:
+    pipelines = AdaptedPipelines(base)
+    tried = pipelines.try_on(loras[1], "step-20")
+    [prediction] = tried.predict([picture(90, 70)], ["the mug"])
+    assert prediction.model_version == f"{base.model_version}+step-20"
+    pipelines.take_off(tried)
+    assert pipelines.loaded == 0
