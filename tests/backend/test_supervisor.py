@@ -165,7 +165,8 @@ def test_a_second_signal_hurries(tmp_path: Path) -> None:
         running.wait_for("deaf: no")
         running.process.send_signal(signal.SIGINT)
         assert running.process.wait(60) == 0
-        assert running.said().count("deaf: no") == 2
+        # Once more where it hears the last SIGTERM before the SIGKILL behind it.
+        assert running.said().count("deaf: no") >= 2
 
 
 def test_a_signal_ends_the_wait_for_a_restart(tmp_path: Path) -> None:
