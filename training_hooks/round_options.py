@@ -72,7 +72,7 @@ class RoundOptions:
 _LARGE: Final = RoundOptions()
 _BY_PRESET: Final = {
     # A model of a few million parameters needs, and bears, far larger steps.
-    "tiny": replace(_LARGE, learning_rate=2e-4, rank=16, kl=0.0, save_every=10, train_vision=True),
+    "tiny": replace(_LARGE, learning_rate=1e-3, rank=32, kl=0.0, save_every=8, train_vision=True),
 }
 
 

@@ -122,7 +122,7 @@ def test_redis_without_memory_costs_nothing_but_time(tmp_path: Path) -> None:
             noise = brush(RING, meta={"text": [rng.randbytes(10_000).hex()]})
             assert world.post(saved(number, result=[noise])) == 200
         with connect(world.redis.url) as client:
-            assert client.info("memory")["used_memory"] > 3_000_000
+            assert client.info("memory")["used_memory"] > 2_500_000
         assert world.spooled > 0
         assert world.metric("segzero_spool_records") > 0
         with connect(world.redis.url) as client:
