@@ -194,9 +194,12 @@ class LabelStudio:
         task_id: int,
         result: Sequence[Mapping[str, object]],
         parent_prediction: int | None = None,
+        lead_time: float | None = None,
     ) -> Annotation:
-        """Submit an annotation as the token's user."""
-        body = {"result": list(result), "parent_prediction": parent_prediction}
+        """Submit an annotation as the token's user, who took so many seconds."""
+        body: dict[str, object] = {"result": list(result), "parent_prediction": parent_prediction}
+        if lead_time is not None:
+            body["lead_time"] = lead_time
         return self._api.read(Annotation, "POST", f"/api/tasks/{task_id}/annotations/", json=body)
 
     def add_prediction(
