@@ -16,6 +16,7 @@ from segzero_ml.images import load_image
 from segzero_ml.pipeline import Pipeline
 from segzero_ml.types import Prediction
 from training_hooks import gate
+from training_hooks.faithfulness import Faithfulness
 from training_hooks.gate import GateOptions, Verdict
 from training_hooks.gate_figures import Case
 from training_hooks.report_pictures import Group, Picture, choose, overlay, shown
@@ -35,10 +36,12 @@ class Answers:
     Args:
         cases: As the gate takes them, in the order of the examples.
         predictions: In the same order.
+        faithfulness: Whether its answers hang on its thoughts, where that was looked at.
     """
 
     cases: tuple[Case, ...]
     predictions: tuple[Prediction, ...]
+    faithfulness: Faithfulness | None = None
 
     @property
     def mean_iou(self) -> float:
@@ -119,6 +122,7 @@ def judge(
         [champion.cases[i] for i in older],
         [answers.cases[i] for i in older],
         replace(options or GateOptions(), challengers=len(challengers)),
+        faithfulness=(champion.faithfulness, answers.faithfulness),
     )
     means = tuple(one.mean_iou for _, one in challengers)
     return Outcome(best, verdict, champion, answers, means)
@@ -146,7 +150,7 @@ def _picture(group: Group, i: int, outcome: Outcome, example: Example, folder: P
     return Picture(
         group=group,
         request=example.request,
-        kind="",
+        kind=example.verdict.value,
         champion_iou=outcome.champion.cases[i].iou,
         challenger_iou=outcome.challenger.cases[i].iou,
         champion_note=before.reasoning,
@@ -162,6 +166,6 @@ def _sample(example: Example, image: Image.Image) -> Sample:
         image=lambda: image,
         request=example.request,
         masks=tuple(masks.decode(one) for one in example.true_masks),
-        kind="",
+        kind=example.verdict.value,
         sample_id=name_of(example),
     )

@@ -121,7 +121,7 @@ def _policy(style: str) -> str:
 
 
 def _headline(verdict: Verdict) -> str:
-    return "promoted" if verdict.promote else "not promoted"
+    return "better" if verdict.promote else "not better"
 
 
 def _sections(report: RoundReport) -> Iterator[Html]:
@@ -156,7 +156,9 @@ def _summary(report: RoundReport) -> Html:
     verdict = report.verdict
     promoted = verdict.promote
     gain = verdict.figures.held_out.gain
-    title = "Promoted: the challenger is served" if promoted else "Not promoted: the champion stays"
+    title = (
+        "Better: the challenger passed the gate" if promoted else "Not better: the champion stays"
+    )
     return el(
         "section",
         el("h1", title),

@@ -1,7 +1,8 @@
 """A whole round in a process of its own: train, compare, judge, report.
 
 ```
-python -m training_hooks.round --snapshot DIR --out DIR --preset tiny [--champion DIR]
+python -m training_hooks.round --snapshot DIR --out DIR --preset tiny
+    [--champion DIR] [--options FILE]
 ```
 
 What it leaves in the folder of the round:
@@ -9,93 +10,70 @@ What it leaves in the folder of the round:
 ```
 checkpoint-*/, last/   adapters, as PEFT writes them
 progress.json          how far it is; replaced after every step
-result.json            the verdict and the best checkpoint; there only when the round is whole
-report.html            the same for people
+golden.json            what the best one answers, where it passed the gate
+report.html            the verdict for people
+result.json            the same for programs; there only when the round is whole
 cancel                 put there by whoever wants the round to end at its next step
 ```
 
-It publishes and promotes nothing: whoever started it does, while it still holds its lock.
+It ends with 0 when the round is whole, with 3 when it was cancelled, and with 2 for an error
+that it understands, whose class, message and remedy are the last line of stderr, as JSON. It
+publishes and promotes nothing: whoever started it does, while it still holds its lock.
+
+Several processes may run one round together (`accelerate launch -m training_hooks.round ...`):
+all of them train, the first one does the rest.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import logging
 import os
+import resource
+import sys
 import time
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 from segzero_ml.adapter_files import read_adapter
-from segzero_ml.errors import ModelError, WeightsError
+from segzero_ml.errors import ConfigError, ModelError, SegZeroError, WeightsError
+from segzero_ml.images import load_image
 from segzero_ml.pipeline import Pipeline
 from segzero_ml.presets import get_preset
-from segzero_ml.reasoner.adapters import Adapters
+from segzero_ml.reasoner.adapters import AdaptedReasoner, Adapters
+from segzero_ml.reasoner.golden import record_golden
 from segzero_ml.reasoner.local import LocalReasoner
-from training_hooks.comparison import Answers, Outcome, answer_all, judge, pictures
+from training_hooks import probing
+from training_hooks.comparison import Answers, Outcome, answer_all, judge
 from training_hooks.job_errors import JobCancelledError
-from training_hooks.report import RoundReport, write_report
-from training_hooks.report_charts import Curve
-from training_hooks.round_options import RoundOptions, default_options
+from training_hooks.progress import CANCEL, PROGRESS, Watch, replace_file
+from training_hooks.report import write_report
+from training_hooks.round_options import RoundOptions, default_options, overridden
+from training_hooks.round_report import report_of
 from training_hooks.snapshot import Snapshot
-from training_hooks.train import Lesson, Step, Trained, train
+from training_hooks.train import Lesson, Trained, train
+
+__all__ = ["CANCEL", "GOLDEN", "PROGRESS", "REPORT", "RESULT", "run_round"]
 
 _log = logging.getLogger(__name__)
 
-PROGRESS: Final = "progress.json"
 RESULT: Final = "result.json"
 REPORT: Final = "report.html"
-CANCEL: Final = "cancel"
+GOLDEN: Final = "golden.json"
+
+CANCELLED: Final = 3
+REFUSED: Final = 2
 
 _COMPARED: Final = 3
 """Checkpoints that are compared: the last ones, as the best is often not the very last."""
 
-
-class Watch:
-    """Tells how far the round is, and notices that it is to end.
-
-    Args:
-        folder: The round's.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._began = time.monotonic()
-
-    def step(self, step: Step) -> bool:
-        """Note a step; False where the round is to end."""
-        seconds = time.monotonic() - self._began
-        left = seconds / step.number * (step.total - step.number)
-        self.say(
-            phase="training",
-            step=step.number,
-            steps=step.total,
-            seconds=round(seconds, 1),
-            seconds_left=round(left, 1),
-            figures=dict(step.figures),
-        )
-        return not self.is_cancelled
-
-    def say(self, **what: object) -> None:
-        """Replace what is said of the progress."""
-        replace_file(self._folder / PROGRESS, json.dumps(what))
-
-    def check(self) -> None:
-        """End the round here if somebody asked for it.
-
-        Raises:
-            JobCancelledError: Somebody did.
-        """
-        if self.is_cancelled:
-            raise JobCancelledError("The round was cancelled.")
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether somebody asked for the end."""
-        return (self._folder / CANCEL).exists()
+_GOLDEN: Final = 3
 
 
 def run_round(
@@ -104,7 +82,7 @@ def run_round(
     options: RoundOptions,
     folder: Path,
     champion: Path | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Run a round; goes on from its last checkpoint after a crash.
 
     Args:
@@ -115,7 +93,7 @@ def run_round(
         champion: Folder of the adapter that serves now; None for the base.
 
     Returns:
-        What `result.json` holds.
+        What `result.json` holds; None in all processes but the first.
 
     Raises:
         DatasetError: There is nothing to learn from, or nothing to be judged by.
@@ -123,9 +101,12 @@ def run_round(
         ModelError: There is not enough memory, or no step was made.
         WeightsError: Weights cannot be loaded.
     """
+    began = time.monotonic()
+    is_first = int(os.environ.get("RANK", "0")) == 0
     folder.mkdir(parents=True, exist_ok=True)
-    watch = Watch(folder)
+    watch = Watch(folder, writes=is_first)
     watch.check()
+    watch.say(phase="loading")
     lessons = [
         Lesson(snapshot.folder / one.image_file, one.size, one.request, one.true_masks)
         for one in snapshot.train
@@ -133,7 +114,11 @@ def run_round(
     trained = train(lessons, get_preset(preset_name), options, folder, watch.step)
     if trained.was_stopped:
         raise JobCancelledError("The round was cancelled.")
-    outcome = compare(snapshot, preset_name, trained, champion, watch)
+    if not is_first:
+        return None
+    trained_s = time.monotonic() - began
+    outcome = compare(snapshot, preset_name, trained, folder, champion, watch)
+    costs = {"training_s": round(trained_s, 1), **_costs(began)}
     result = {
         "best": outcome.best.name,
         "verdict": outcome.verdict.to_json(),
@@ -142,36 +127,54 @@ def run_round(
         "steps": len(trained.steps),
         "snapshot": snapshot.id,
         "preset": preset_name,
+        "options": asdict(options),
+        "costs": costs,
     }
-    write_report(folder / REPORT, _report(snapshot, outcome, trained, folder, champion))
+    report = report_of(snapshot, outcome, trained, options, costs, folder.name, champion)
+    write_report(folder / REPORT, report)
     replace_file(folder / RESULT, json.dumps(result))
     return result
 
 
 def compare(
-    snapshot: Snapshot, preset_name: str, trained: Trained, champion: Path | None, watch: Watch
+    snapshot: Snapshot,
+    preset_name: str,
+    trained: Trained,
+    folder: Path,
+    champion: Path | None,
+    watch: Watch,
 ) -> Outcome:
     """Have the champion and the last checkpoints answer the held-out examples; ask the gate."""
     base = Pipeline.load(preset_name)
-    if not isinstance(base.reasoner, LocalReasoner):
+    reasoner = base.reasoner
+    if not isinstance(reasoner, LocalReasoner):
         raise ModelError("Only a reasoner that runs on this machine can be trained.")
-    adapters = Adapters(base.reasoner)
+    adapters = Adapters(reasoner)
     tried = usable(trained.checkpoints)[-_COMPARED:]
 
     def answers(adapter: Path | None, number: int) -> Answers:
         watch.say(phase="comparing", model=number, models=len(tried) + 1)
-        if adapter is None:
-            return answer_all(base, snapshot.held_out, snapshot.folder, watch.check)
-        on = adapters.put_on(adapter)
+        on: LocalReasoner | AdaptedReasoner = reasoner
+        if adapter is not None:
+            on = adapters.put_on(adapter)
         try:
             pipeline = Pipeline(on, base.segmenter, base.preset)
-            return answer_all(pipeline, snapshot.held_out, snapshot.folder, watch.check)
+            found = answer_all(pipeline, snapshot.held_out, snapshot.folder, watch.check)
+            thinks = probing.faithfulness(
+                on, snapshot.held_out, snapshot.folder, between=watch.check
+            )
         finally:
-            adapters.take_off(on)
+            if isinstance(on, AdaptedReasoner):
+                adapters.take_off(on)
+        return Answers(found.cases, found.predictions, thinks)
 
     before = answers(champion, 1)
     after = [(path, answers(path, number)) for number, path in enumerate(tried, 2)]
-    return judge(before, after, snapshot.held_out)
+    outcome = judge(before, after, snapshot.held_out)
+    if outcome.verdict.promote:
+        on = adapters.put_on(outcome.best)
+        _write_golden(on, snapshot, folder)
+    return outcome
 
 
 def usable(checkpoints: Sequence[Path]) -> list[Path]:
@@ -200,65 +203,69 @@ def usable(checkpoints: Sequence[Path]) -> list[Path]:
     return saved or found
 
 
-def curves_of(steps: Sequence[Step]) -> tuple[Curve, ...]:
-    """Every reward and whatever else was logged, over the steps."""
-    names = dict.fromkeys(name for step in steps for name in step.figures)
-    shown = [name for name in names if name.startswith("reward") or name in ("kl", "entropy")]
-    return tuple(
-        Curve(
-            name,
-            tuple(
-                (float(step.number), step.figures[name]) for step in steps if name in step.figures
-            ),
-        )
-        for name in shown
-    )
+def _write_golden(reasoner: AdaptedReasoner, snapshot: Snapshot, folder: Path) -> None:
+    """Note what the best one answers, as `segzero_ml.reasoner.golden` asks it again."""
+    chosen = snapshot.held_out[:_GOLDEN]
+    images = [load_image(snapshot.folder / one.image_file) for one in chosen]
+    recorded = record_golden(reasoner, images, [one.request for one in chosen])
+    rows = [
+        {"request": one.request, "png": base64.b64encode(one.png).decode(), "text": one.text}
+        for one in recorded
+    ]
+    replace_file(folder / GOLDEN, json.dumps(rows))
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def _report(
-    snapshot: Snapshot, outcome: Outcome, trained: Trained, folder: Path, champion: Path | None
-) -> RoundReport:
-    project = snapshot.manifest.project
-    facts: Mapping[str, str] = {
-        "Snapshot": snapshot.id,
-        "Learnt from": f"{len(snapshot.train)} requests",
-        "Judged by": f"{len(snapshot.held_out)} requests",
-        "Steps": str(len(trained.steps)),
+def _costs(began: float) -> dict[str, float]:
+    """What the round took; memory in GB."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    costs = {
+        "seconds": round(time.monotonic() - began, 1),
+        "cpu_s": round(used.ru_utime + used.ru_stime, 1),
+        "memory_gb": round(used.ru_maxrss * 1024 / 1e9, 2),
     }
-    return RoundReport(
-        project=f"{project.label_studio}, project {project.project}",
-        round_id=folder.name,
-        champion="base" if champion is None else champion.name,
-        challenger=outcome.best.name,
-        finished_at=datetime.now(UTC),
-        verdict=outcome.verdict,
-        curves=curves_of(trained.steps),
-        pictures=pictures(outcome, snapshot.held_out, snapshot.folder),
-        facts=tuple(facts.items()),
-    )
+    if torch.cuda.is_available():
+        costs["gpu_memory_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
+    return costs
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a round; see the module."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a round; see the module.
+
+    Returns:
+        The exit status.
+    """
     parser = argparse.ArgumentParser(prog="python -m training_hooks.round")
     parser.add_argument("--snapshot", type=Path, required=True, help="folder of the snapshot")
     parser.add_argument("--out", type=Path, required=True, help="folder of the round")
     parser.add_argument("--preset", required=True, help="name of the preset")
     parser.add_argument("--champion", type=Path, help="folder of the adapter that serves now")
+    parser.add_argument("--options", type=Path, help="JSON with what differs from the preset's")
     given = parser.parse_args(arguments)
-    options = default_options(given.preset)
-    run_round(Snapshot.open(given.snapshot), given.preset, options, given.out, given.champion)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        options = default_options(given.preset)
+        if given.options is not None:
+            options = overridden(options, _read(given.options))
+        run_round(Snapshot.open(given.snapshot), given.preset, options, given.out, given.champion)
+    except JobCancelledError:
+        return CANCELLED
+    except SegZeroError as error:
+        what = {
+            "error": type(error).__name__,
+            "message": error.message,
+            "remedy": error.remedy,
+        }
+        sys.stderr.write(json.dumps(what) + "\n")
+        return REFUSED
+    return 0
+
+
+def _read(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"The options at {path} cannot be read: {error}") from error
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -69,6 +69,27 @@ class RoundOptions:
         return LANGUAGE_LAYERS
 
 
+def overridden(options: RoundOptions, changes: object) -> RoundOptions:
+    """Options with some of their values changed.
+
+    Args:
+        options: What they are else.
+        changes: Names of options with their values; of `weights`, any of its names.
+
+    Raises:
+        ConfigError: An option is not known, or its value makes no sense.
+    """
+    if not isinstance(changes, dict):
+        raise ConfigError("The options of a round must be an object of names and values.")
+    try:
+        if "weights" in changes:
+            weights = replace(options.weights, **changes["weights"])
+            changes = {**changes, "weights": weights}
+        return replace(options, **changes)
+    except TypeError as error:  # of the wrong type, or of no option
+        raise ConfigError(f"An option of a round cannot be used: {error}.") from error
+
+
 _LARGE: Final = RoundOptions()
 _BY_PRESET: Final = {
     # A model of a few million parameters needs, and bears, far larger steps.

@@ -87,10 +87,14 @@ class Adapters:
             self._loaded.discard(adapted.name)
             self._remove(adapted.name)
 
-    def answer(
-        self, name: str, images: Sequence[Image.Image], requests: Sequence[str]
+    def go_on(
+        self,
+        name: str,
+        images: Sequence[Image.Image],
+        requests: Sequence[str],
+        begun: Sequence[str],
     ) -> list[ReasonerOutput]:
-        """Answer with one adapter; see `LocalReasoner.answer`.
+        """Answer with one adapter; see `LocalReasoner.go_on`.
 
         Raises:
             ModelError: The adapter was taken off, or there is not enough memory.
@@ -99,7 +103,7 @@ class Adapters:
             raise ModelError("This version of the model is not served any more.", "Ask again.")
         self._tuner.set_adapter(name, inference_mode=True)
         try:
-            return self._reasoner.answer(images, requests)
+            return self._reasoner.go_on(images, requests, begun)
         finally:
             self._tuner.set_adapter([], inference_mode=True)
 
@@ -179,7 +183,13 @@ class AdaptedReasoner:
         Raises:
             ModelError: The adapter was taken off, or there is not enough memory.
         """
-        return self._adapters.answer(self.name, images, requests)
+        return self.go_on(images, requests, [""] * len(requests))
+
+    def go_on(
+        self, images: Sequence[Image.Image], requests: Sequence[str], begun: Sequence[str]
+    ) -> list[ReasonerOutput]:
+        """The same from answers that are begun already; see `LocalReasoner.go_on`."""
+        return self._adapters.go_on(self.name, images, requests, begun)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -106,27 +107,40 @@ class LocalReasoner:
         Raises:
             ModelError: Not even one request fits into memory.
         """
-        pairs = list(zip(images, requests, strict=True))
-        return self._answer(pairs) if pairs else []
+        return self.go_on(images, requests, [""] * len(requests))
 
-    def _answer(self, pairs: list[tuple[Image.Image, str]]) -> list[ReasonerOutput]:
+    def go_on(
+        self, images: Sequence[Image.Image], requests: Sequence[str], begun: Sequence[str]
+    ) -> list[ReasonerOutput]:
+        """As `answer`, from answers that are begun already.
+
+        Args:
+            images: As for `answer`.
+            requests: As for `answer`.
+            begun: What each answer starts with; may be empty. It is part of the output's text,
+                not of its confidence and tokens.
+        """
+        asked = [_Asked(*one) for one in zip(images, requests, begun, strict=True)]
+        return self._answer(asked) if asked else []
+
+    def _answer(self, asked: list[_Asked]) -> list[ReasonerOutput]:
         try:
-            return self._generate(pairs)
+            return self._generate(asked)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if len(pairs) == 1:
+            if len(asked) == 1:
                 raise ModelError(
                     f"There is not enough memory for the reasoner of {self.preset.name}.",
                     f"It needs about {self.preset.memory_gb:g} GB: choose a smaller preset.",
                 ) from error
         # Outside of the handler, whose traceback would keep the tensors alive.
         torch.cuda.empty_cache()
-        middle = len(pairs) // 2
-        return self._answer(pairs[:middle]) + self._answer(pairs[middle:])
+        middle = len(asked) // 2
+        return self._answer(asked[:middle]) + self._answer(asked[middle:])
 
-    def _generate(self, pairs: list[tuple[Image.Image, str]]) -> list[ReasonerOutput]:
-        inputs = self._inputs(pairs)
+    def _generate(self, asked: list[_Asked]) -> list[ReasonerOutput]:
+        inputs = self._inputs(asked)
         recorder = _GreedyRecorder()
         with torch.inference_mode():
             sequences = self.model.generate(
@@ -138,14 +152,14 @@ class LocalReasoner:
         chances = torch.stack(recorder.steps, dim=1).tolist()  # (B, T)
         patch = self.processor.image_processor.patch_size
         outputs = []
-        for row, chance, grid in zip(
-            generated, chances, inputs["image_grid_thw"].tolist(), strict=True
+        for one, row, chance, grid in zip(
+            asked, generated, chances, inputs["image_grid_thw"].tolist(), strict=True
         ):
             ids = self._until_stop(row)
             seen = ImageSize(width=grid[2] * patch, height=grid[1] * patch)
             outputs.append(
                 ReasonerOutput(
-                    text=self._decode(ids).strip(),
+                    text=(one.begun + self._decode(ids)).strip(),
                     frame=frame_of(self.preset.frame, seen),
                     confidence=self._confidence(ids, chance),
                     tokens=len(ids),
@@ -153,9 +167,11 @@ class LocalReasoner:
             )
         return outputs
 
-    def _inputs(self, pairs: list[tuple[Image.Image, str]]) -> Any:
+    def _inputs(self, asked: list[_Asked]) -> Any:
         kind = self.preset.frame
-        prompts = (build_prompt(self.preset.prompt, r, self.special_tokens) for _, r in pairs)
+        prompts = [
+            build_prompt(self.preset.prompt, one.request, self.special_tokens) for one in asked
+        ]
         conversations = [
             [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
             for prompt in prompts
@@ -165,8 +181,8 @@ class LocalReasoner:
         )
         smallest, largest = kind.area_limits
         return self.processor(
-            text=texts,
-            images=[[prepare_image(image, kind)] for image, _ in pairs],
+            text=[text + one.begun for text, one in zip(texts, asked, strict=True)],
+            images=[[prepare_image(one.image, kind)] for one in asked],
             padding=True,
             padding_side="left",
             return_tensors="pt",
@@ -190,6 +206,15 @@ class LocalReasoner:
     def _confidence(self, ids: list[int], chances: list[float]) -> float:
         written = [self._decode([token]) for token in ids]
         return confidence_of(list(zip(written, chances[: len(ids)], strict=True))) or 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One request about an image, and what its answer starts with."""
+
+    image: Image.Image
+    request: str
+    begun: str
 
 
 class _GreedyRecorder(LogitsProcessor):

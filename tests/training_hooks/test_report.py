@@ -129,8 +129,8 @@ def test_long_text_is_cut() -> None:
 
 def test_a_promoted_and_a_kept_champion_are_told_apart_at_the_top() -> None:
     good, kept = Page(render(report(True))).text, Page(render(report(False))).text
-    assert "Promoted: the challenger is served" in good
-    assert "Not promoted: the champion stays" in kept
+    assert "Better: the challenger passed the gate" in good
+    assert "Not better: the champion stays" in kept
     for reason in verdict(False).reasons:
         assert reason in kept
 
@@ -151,7 +151,7 @@ def test_the_figures_of_the_verdict_are_in_the_page() -> None:
 def test_without_anything_held_out_there_is_still_a_report() -> None:
     bare = replace(report(), verdict=judge([], []), curves=(), facts=())
     text = Page(render(bare)).text
-    assert "Not promoted" in text
+    assert "Not better" in text
     assert "It was not measured in this round." in text
 
 
@@ -159,7 +159,7 @@ def test_writing_replaces_the_old_report_and_leaves_nothing_else(tmp_path: Path)
     path = tmp_path / "report.html"
     write_report(path, report(True))
     write_report(path, report(False))
-    assert "Not promoted" in path.read_text(encoding="utf-8")
+    assert "Not better" in path.read_text(encoding="utf-8")
     assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
 
 

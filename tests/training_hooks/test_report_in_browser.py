@@ -82,7 +82,7 @@ def test_it_opens_without_errors_and_loads_nothing(browser: webdriver.Chrome, pa
     assert urls == [page.as_uri()]
     assert browser.execute_script(LOADED)
     assert len(browser.find_elements(By.TAG_NAME, "img")) == 9
-    assert browser.find_element(By.TAG_NAME, "h1").text == "Promoted: the challenger is served"
+    assert browser.find_element(By.TAG_NAME, "h1").text == "Better: the challenger passed the gate"
 
 
 def test_hostile_notes_are_read_and_not_run(browser: webdriver.Chrome, page: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from segzero_ml.errors import FetchError
 from segzero_ml.types import ImageSize
 from tests.training_hooks.store_samples import correction
 from training_hooks.job_errors import JobCancelledError
-from training_hooks.round import CANCEL, PROGRESS, REPORT, RESULT, curves_of, run_round
+from training_hooks.round import CANCEL, PROGRESS, REPORT, RESULT, run_round
 from training_hooks.round_options import default_options
+from training_hooks.round_report import curves_of
 from training_hooks.snapshot import Snapshot, SnapshotOptions, build_snapshot
 from training_hooks.train import Step
 
@@ -101,3 +104,27 @@ def test_curves_hold_every_reward_over_the_steps() -> None:
         "reward": ((1.0, 0.1), (2.0, 0.2)),
         "reward/mask": ((1.0, 0.5), (2.0, 0.5)),
     }
+
+
+def _round(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "training_hooks.round", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_its_process_says_by_its_exit_status_how_it_ended(
+    snapshot: Snapshot, tmp_path: Path
+) -> None:
+    folder, options = tmp_path / "round-3", tmp_path / "options.json"
+    given = ("--snapshot", snapshot.folder, "--out", folder, "--preset", "tiny")
+    options.write_text('{"rank": "many"}')
+    refused = _round(*given, "--options", options)
+    assert refused.returncode == 2
+    assert json.loads(refused.stderr.splitlines()[-1])["error"] == "ConfigError"
+    folder.mkdir()
+    (folder / CANCEL).touch()
+    assert _round(*given).returncode == 3
