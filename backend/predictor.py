@@ -37,10 +37,12 @@ class Reply:
     Args:
         results: One for each task, in their order.
         model_version: The one version that answered all of them.
+        problems: Of each task: why it has no answer; None where it has one, or is late.
     """
 
     results: Results
     model_version: str
+    problems: tuple[str | None, ...] = ()
 
 
 class Predictor:
@@ -121,19 +123,19 @@ class Predictor:
             await self._wait_until_loaded()
             deadline = started + self._settings.predict_deadline_s
             with self._champions.lease(body.project) as pipeline:
-                results = await self._predict(body, pipeline, deadline)
-                return Reply(results, pipeline.model_version)
+                return await self._predict(body, pipeline, deadline)
         finally:
             self._calls -= 1
             self._metrics.predict_seconds.observe(self._clock() - started)
 
-    async def _predict(self, body: PredictBody, pipeline: Predicts, deadline: float) -> Results:
+    async def _predict(self, body: PredictBody, pipeline: Predicts, deadline: float) -> Reply:
         try:
             call = _Call(body, parse_config(body.label_config), pipeline)
         except LabellingConfigError as error:
             _log.error("predict.config_unusable", extra={"fields": {"reason": str(error)}})
             self._count(failed=len(body.tasks))
-            return [_missing(body, pipeline) for _ in body.tasks]
+            results: Results = [_missing(body, pipeline) for _ in body.tasks]
+            return Reply(results, pipeline.model_version, (str(error),) * len(results))
         workers = {
             asyncio.create_task(self._work(call))
             for _ in range(min(self._in_flight, len(body.tasks)))
@@ -151,7 +153,12 @@ class Predictor:
             _log.warning("predict.late", extra={"fields": {"tasks": late, "of": len(body.tasks)}})
         self._count(ok=len(call.answered), failed=len(call.ended) - len(call.answered), late=late)
         missing = _missing(body, pipeline)
-        return [call.answered.get(index, missing) for index in range(len(body.tasks))]
+        indices = range(len(body.tasks))
+        return Reply(
+            [call.answered.get(index, missing) for index in indices],
+            pipeline.model_version,
+            tuple(call.problems.get(index) for index in indices),
+        )
 
     async def _work(self, call: _Call) -> None:
         """Answer tasks of a call until none is left."""
@@ -161,8 +168,10 @@ class Predictor:
                     call.answered[index] = await self._answer(raw, call)
             except SegZeroError as error:
                 _log_failure(raw, error)
+                call.problems[index] = str(error)
             except Exception as error:  # noqa: BLE001 - one task must not fail the others
                 _log_failure(raw, error)
+                call.problems[index] = "An error of the backend; its log has it."
                 _log.exception("predict.task_error")
             call.ended.add(index)
 
@@ -259,6 +268,7 @@ class _Call:
         self.context = body.params.context
         self.remaining: Iterator[tuple[int, object]] = enumerate(body.tasks)
         self.answered: dict[int, dict[str, Any]] = {}
+        self.problems: dict[int, str] = {}
         self.ended: set[int] = set()
 
     @property

@@ -70,7 +70,11 @@ async def predict(request: Request) -> Response:
     services.guard.check_login(request)
     body = await _read(request, PredictBody)
     answer = await services.predictor.predict(body)
-    reply = {"results": answer.results, "model_version": answer.model_version}
+    reply = {
+        "results": answer.results,
+        "model_version": answer.model_version,
+        "problems": answer.problems,  # Label Studio does not read these; batch workers do
+    }
     # The lists of bytes in the masks are long; this writes them far faster than json does.
     return Response(pydantic_core.to_json(reply), media_type="application/json")
 
