@@ -10,7 +10,7 @@ What it leaves in the folder of the round:
 ```
 checkpoint-*/, last/   adapters, as PEFT writes them
 progress.json          how far it is; replaced after every step
-golden.json            what the best one answers, where it passed the gate
+golden.json            what the best one answers over which base, where it passed the gate
 report.html            the verdict for people
 result.json            the same for programs; there only when the round is whole
 cancel                 put there by whoever wants the round to end at its next step
@@ -53,6 +53,7 @@ from training_hooks import probing
 from training_hooks.comparison import Answers, Outcome, answer_all, judge
 from training_hooks.job_errors import JobCancelledError
 from training_hooks.progress import CANCEL, PROGRESS, Watch, replace_file
+from training_hooks.rehearsal import Rehearsal, rehearse
 from training_hooks.report import write_report
 from training_hooks.round_options import RoundOptions, default_options, overridden
 from training_hooks.round_report import report_of
@@ -107,9 +108,11 @@ def run_round(
     watch = Watch(folder, writes=is_first)
     watch.check()
     watch.say(phase="loading")
+    known = _rehearsal(len(snapshot.train), options, folder)
     lessons = [
-        Lesson(snapshot.folder / one.image_file, one.size, one.request, one.true_masks)
-        for one in snapshot.train
+        Lesson(root / one.image_file, one.size, one.request, one.true_masks)
+        for root, examples in ((snapshot.folder, snapshot.train), (folder, known.learnt))
+        for one in examples
     ]
     trained = train(lessons, get_preset(preset_name), options, folder, watch.step)
     if trained.was_stopped:
@@ -117,7 +120,7 @@ def run_round(
     if not is_first:
         return None
     trained_s = time.monotonic() - began
-    outcome = compare(snapshot, preset_name, trained, folder, champion, watch)
+    outcome = compare(snapshot, known, preset_name, trained, folder, champion, watch)
     costs = {"training_s": round(trained_s, 1), **_costs(began)}
     result = {
         "best": outcome.best.name,
@@ -138,6 +141,7 @@ def run_round(
 
 def compare(
     snapshot: Snapshot,
+    known: Rehearsal,
     preset_name: str,
     trained: Trained,
     folder: Path,
@@ -160,21 +164,34 @@ def compare(
         try:
             pipeline = Pipeline(on, base.segmenter, base.preset)
             found = answer_all(pipeline, snapshot.held_out, snapshot.folder, watch.check)
+            before = answer_all(pipeline, known.held_out, folder, watch.check)
             thinks = probing.faithfulness(
                 on, snapshot.held_out, snapshot.folder, between=watch.check
             )
         finally:
             if isinstance(on, AdaptedReasoner):
                 adapters.take_off(on)
-        return Answers(found.cases, found.predictions, thinks)
+        return Answers(found.cases, found.predictions, thinks, before.cases)
 
-    before = answers(champion, 1)
-    after = [(path, answers(path, number)) for number, path in enumerate(tried, 2)]
-    outcome = judge(before, after, snapshot.held_out)
+    serving = answers(champion, 1)
+    challengers = [(path, answers(path, number)) for number, path in enumerate(tried, 2)]
+    outcome = judge(serving, challengers, snapshot.held_out)
     if outcome.verdict.promote:
         on = adapters.put_on(outcome.best)
         _write_golden(on, snapshot, folder)
     return outcome
+
+
+def _rehearsal(lessons: int, options: RoundOptions, folder: Path) -> Rehearsal:
+    if not options.rehearsal:
+        return Rehearsal()
+    return rehearse(
+        options.rehearsal,
+        folder,
+        options.rehearsed(lessons),
+        options.rehearsal_held_out,
+        options.seed,
+    )
 
 
 def usable(checkpoints: Sequence[Path]) -> list[Path]:
@@ -212,7 +229,7 @@ def _write_golden(reasoner: AdaptedReasoner, snapshot: Snapshot, folder: Path) -
         {"request": one.request, "png": base64.b64encode(one.png).decode(), "text": one.text}
         for one in recorded
     ]
-    replace_file(folder / GOLDEN, json.dumps(rows))
+    replace_file(folder / GOLDEN, json.dumps({"base": reasoner.version, "golden": rows}))
 
 
 def _costs(began: float) -> dict[str, float]:
