@@ -37,11 +37,13 @@ class Answers:
         cases: As the gate takes them, in the order of the examples.
         predictions: In the same order.
         faithfulness: Whether its answers hang on its thoughts, where that was looked at.
+        rehearsed: What it made of the examples of what is known already.
     """
 
     cases: tuple[Case, ...]
     predictions: tuple[Prediction, ...]
     faithfulness: Faithfulness | None = None
+    rehearsed: tuple[Case, ...] = ()
 
     @property
     def mean_iou(self) -> float:
@@ -54,7 +56,7 @@ class Outcome:
     """What became of a round.
 
     Args:
-        best: Folder of the checkpoint with the greatest mean IoU.
+        best: Folder of the best checkpoint.
         verdict: The gate's, on that one.
         champion, challenger: What both answered.
         means: Mean IoU of each checkpoint, in the order given.
@@ -106,24 +108,32 @@ def judge(
     examples: Sequence[Example],
     options: GateOptions | None = None,
 ) -> Outcome:
-    """Choose the best checkpoint and ask the gate about it.
+    """Ask the gate about each checkpoint, and choose the best.
+
+    That is the one with the greatest mean IoU among those that pass; else among all.
 
     Args:
         champion: What serves now.
         challengers: Each checkpoint's folder with its answers; at least one.
-        examples: What all of them answered. The gate asks for no fall on the older ones.
+        examples: What all of them answered. The gate asks for no fall on the older ones, nor
+            on what was rehearsed.
         options: What the gate asks for; the number of challengers is filled in.
     """
-    best, answers = max(challengers, key=lambda one: one[1].mean_iou)
+    strict = replace(options or GateOptions(), challengers=len(challengers))
     older = [i for i, one in enumerate(examples) if one.origin != "new"]
-    verdict = gate.judge(
-        champion.cases,
-        answers.cases,
-        [champion.cases[i] for i in older],
-        [answers.cases[i] for i in older],
-        replace(options or GateOptions(), challengers=len(challengers)),
-        faithfulness=(champion.faithfulness, answers.faithfulness),
-    )
+
+    def asked(answers: Answers) -> Verdict:
+        return gate.judge(
+            champion.cases,
+            answers.cases,
+            [*(champion.cases[i] for i in older), *champion.rehearsed],
+            [*(answers.cases[i] for i in older), *answers.rehearsed],
+            strict,
+            faithfulness=(champion.faithfulness, answers.faithfulness),
+        )
+
+    judged = [(path, answers, asked(answers)) for path, answers in challengers]
+    best, answers, verdict = max(judged, key=lambda one: (one[2].promote, one[1].mean_iou))
     means = tuple(one.mean_iou for _, one in challengers)
     return Outcome(best, verdict, champion, answers, means)
 

@@ -33,6 +33,11 @@ class RoundOptions:
         save_every: Steps between two checkpoints.
         seed: Of the adapter's start and of every draw.
         weights: Of the parts of the reward.
+        rehearsal: What is mixed in besides the project's own data, so that the rest is not
+            forgotten: `scenes`, the bundled domain; or the folder of a `requests.jsonl`; empty
+            for nothing.
+        rehearsal_share: Of that among the prompts of the round.
+        rehearsal_held_out: Examples of it on which the gate asks for no fall.
 
     Raises:
         ConfigError: A value makes no sense.
@@ -52,6 +57,9 @@ class RoundOptions:
     save_every: int = 25
     seed: int = 0
     weights: RewardWeights = field(default_factory=RewardWeights)
+    rehearsal: str = ""
+    rehearsal_share: float = 0.3
+    rehearsal_held_out: int = 100
 
     def __post_init__(self) -> None:
         if self.rollouts < 2:
@@ -60,6 +68,14 @@ class RoundOptions:
             raise ConfigError("Prompts a step, rank, epochs and save interval must be positive.")
         if not (self.learning_rate > 0 and self.temperature > 0 and self.kl >= 0):
             raise ConfigError("Learning rate and temperature must be positive, kl not negative.")
+        if not (0 <= self.rehearsal_share < 1 and self.rehearsal_held_out >= 0):
+            raise ConfigError("The share of rehearsal must be from 0 to less than 1.")
+
+    def rehearsed(self, lessons: int) -> int:
+        """How many examples are mixed in with so many of the project's own."""
+        if not self.rehearsal:
+            return 0
+        return round(lessons * self.rehearsal_share / (1 - self.rehearsal_share))
 
     @property
     def target_modules(self) -> str:
@@ -93,7 +109,17 @@ def overridden(options: RoundOptions, changes: object) -> RoundOptions:
 _LARGE: Final = RoundOptions()
 _BY_PRESET: Final = {
     # A model of a few million parameters needs, and bears, far larger steps.
-    "tiny": replace(_LARGE, learning_rate=1e-3, rank=32, kl=0.0, save_every=8, train_vision=True),
+    "tiny": replace(
+        _LARGE,
+        learning_rate=1e-3,
+        rank=32,
+        kl=0.02,
+        epochs=2.0,
+        max_steps=32,
+        save_every=8,
+        train_vision=True,
+        rehearsal="scenes",
+    ),
 }
 
 

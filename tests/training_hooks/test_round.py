@@ -30,7 +30,13 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
 )
 SHORT = replace(
-    default_options("tiny"), rollouts=4, prompts_per_step=2, max_steps=2, save_every=1, rank=4
+    default_options("tiny"),
+    rollouts=4,
+    prompts_per_step=2,
+    max_steps=2,
+    save_every=1,
+    rank=4,
+    rehearsal_held_out=4,
 )
 
 
@@ -76,6 +82,7 @@ def test_a_round_is_judged_on_what_it_did_not_learn_from_and_says_so(
 ) -> None:
     folder = tmp_path / "round-1"
     result = run_round(snapshot, "tiny", SHORT, folder)
+    assert result is not None
     assert json.loads((folder / RESULT).read_text()) == result
     assert result["steps"] == 2
     assert (folder / result["best"] / "adapter_model.safetensors").exists()
@@ -84,6 +91,7 @@ def test_a_round_is_judged_on_what_it_did_not_learn_from_and_says_so(
     # So few images decide nothing, whatever was learnt.
     assert not result["verdict"]["promote"]
     assert any("held-out" in reason for reason in result["verdict"]["reasons"])
+    assert result["verdict"]["figures"]["older"]["champion"]["cases"] == 4  # of those rehearsed
     assert snapshot.id in (folder / REPORT).read_text()
     assert json.loads((folder / PROGRESS).read_text())["phase"] == "comparing"
 

@@ -1,0 +1,125 @@
+"""What a model could do before, rehearsed while it learns something new.
+
+A project's corrections are all of one sort, and a model that learns from them alone gets worse
+at everything else. So a round may mix in examples of a data set, and hold out others of it:
+the gate asks for no fall on those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from segzero_ml import masks
+from segzero_ml.corrections import Verdict
+from segzero_ml.datasets import Sample
+from segzero_ml.datasets.jsonl import read_jsonl
+from segzero_ml.datasets.scenes import scene_samples
+from segzero_ml.errors import ConfigError
+from segzero_ml.types import ImageSize
+from training_hooks.snapshot import is_held_out
+from training_hooks.snapshot_records import Example
+
+SCENES: Final = "scenes"
+"""The name of the bundled domain, drawn as it is needed."""
+
+_SALT: Final = "rehearsal"
+_FOLDER: Final = "rehearsal"
+_HELD_OUT_SHARE: Final = 0.3
+_MOST_SCENES: Final = 20_000
+_EPOCH: Final = "1970-01-01T00:00:00.000000Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """Examples of what is known already; their images lie in the folder of the round.
+
+    Args:
+        learnt: To be mixed in.
+        held_out: To be judged by; of other images.
+    """
+
+    learnt: tuple[Example, ...] = ()
+    held_out: tuple[Example, ...] = ()
+
+
+def rehearse(source: str, folder: Path, learn: int, hold_out: int, seed: int) -> Rehearsal:
+    """Draw examples of a data set.
+
+    Which images are held out hangs on the images alone: no round learns from them.
+
+    Args:
+        source: `scenes`, or the folder of a `requests.jsonl`.
+        folder: The round's, where the images are written.
+        learn: How many to learn from.
+        hold_out: How many to judge by.
+        seed: Decides which ones are learnt from.
+
+    Returns:
+        As many as the data set has, at most as many as asked for.
+
+    Raises:
+        DatasetError: There is no such data set, or it cannot be read.
+        ConfigError: A folder was meant and is not there.
+    """
+    samples = scene_samples(_MOST_SCENES, held_out=False) if source == SCENES else _read(source)
+    # Those to be judged by are the same in every round.
+    judged_by = _taken(samples, _order(len(samples), 0), folder, hold_out, held_out=True)
+    learnt = _taken(samples, _order(len(samples), seed), folder, learn, held_out=False)
+    return Rehearsal(learnt, judged_by)
+
+
+def _read(source: str) -> Sequence[Sample]:
+    if not Path(source).is_dir():
+        raise ConfigError(
+            f"There is nothing to rehearse at {source}.",
+            f"Give {SCENES}, or the folder of a requests.jsonl, such as `segzero export` writes.",
+        )
+    return read_jsonl(source)
+
+
+def _order(count: int, seed: int) -> list[int]:
+    return [int(i) for i in np.random.default_rng(seed).permutation(count)]
+
+
+def _taken(
+    samples: Sequence[Sample], order: Sequence[int], folder: Path, number: int, *, held_out: bool
+) -> tuple[Example, ...]:
+    """The first ones in an order that are on a side, each in a file of its own."""
+    taken: list[Example] = []
+    for index in order:
+        if len(taken) >= number:
+            break
+        sample = samples[index]
+        stream = BytesIO()
+        image = sample.image()
+        image.save(stream, "PNG")
+        name = hashlib.sha256(stream.getvalue()).hexdigest()
+        if is_held_out(name, _SALT, _HELD_OUT_SHARE) != held_out:
+            continue
+        file = Path(_FOLDER) / f"{name}.png"
+        (folder / _FOLDER).mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(stream.getvalue())
+        taken.append(_example(sample, name, file, ImageSize(image.width, image.height), index + 1))
+    return tuple(taken)
+
+
+def _example(sample: Sample, sha256: str, file: Path, size: ImageSize, number: int) -> Example:
+    return Example(
+        image_sha256=sha256,
+        image_file=str(file),
+        size=size,
+        request=sample.request,
+        true_masks=tuple(masks.encode(mask) for mask in sample.masks),
+        task=number,
+        annotation=number,
+        verdict=Verdict.DRAWN_BY_HAND if sample.masks else Verdict.NOTHING_HERE,
+        updated_at=_EPOCH,
+        origin="older",
+    )
