@@ -14,9 +14,10 @@ from backend.brush import decode_rle, encode_rle
 from backend.demo.tasks import newest_prediction, predicted_mask
 from backend.label_studio import LabelStudio
 from backend.label_studio_models import StoredPrediction, Task
-from backend.labelling import Labelling
 from backend.translate import new_region_id
+from backend.xml_tags import read_tags
 from segzero_ml import masks
+from segzero_ml.errors import ConfigError
 from segzero_ml.types import BoolMask, ImageSize
 
 ACCEPT_IOU: Final = 0.9
@@ -41,6 +42,21 @@ class Truth:
 
 
 @dataclass(frozen=True, slots=True)
+class Brush:
+    """The control that masks are drawn with.
+
+    Args:
+        name: Its name in the labelling config.
+        image: Name of the Image that it draws on.
+        label: What is drawn.
+    """
+
+    name: str
+    image: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
 class Submitted:
     """What became of one task.
 
@@ -55,11 +71,26 @@ class Submitted:
     accepted: bool
 
 
+def brush_of(label_config: str) -> Brush:
+    """The first brush of a labelling config, with its first label.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    tags = read_tags(label_config)
+    brush = next((tag for tag in tags if tag.name == "brushlabels"), None)
+    label = next((tag for tag in tags if tag.name == "label"), None)
+    if brush is None or label is None:
+        raise ConfigError("The labelling config has no brush, and nothing else is drawn with here.")
+    names = brush.attributes
+    return Brush(names.get("name", ""), names.get("toName", ""), label.attributes.get("value", ""))
+
+
 def annotate(
     client: LabelStudio,
     tasks: Sequence[Task],
     truths: Mapping[int, Truth],
-    labelling: Labelling,
+    brush: Brush,
     model_version: str | None,
     most_corrections: int,
     each: Callable[[Submitted], None] = lambda _: None,
@@ -72,7 +103,7 @@ def annotate(
         client: The Label Studio.
         tasks: With their predictions.
         truths: By task.
-        labelling: The project's labelling config.
+        brush: What is drawn with.
         model_version: The version whose predictions are shown.
         most_corrections: Corrections after which to stop; what is accepted does not count.
         each: Called after every submission.
@@ -92,7 +123,7 @@ def annotate(
         prediction = newest_prediction(task, model_version)
         iou = _iou(prediction, truth)
         accepted = prediction is not None and iou >= ACCEPT_IOU
-        result = as_it_is(prediction) if accepted else corrected(prediction, truth, labelling)
+        result = as_it_is(prediction) if accepted else corrected(prediction, truth, brush)
         client.annotate(
             task.id,
             result,
@@ -112,7 +143,7 @@ def as_it_is(prediction: StoredPrediction | None) -> list[dict[str, Any]]:
 
 
 def corrected(
-    prediction: StoredPrediction | None, truth: Truth, labelling: Labelling
+    prediction: StoredPrediction | None, truth: Truth, brush: Brush
 ) -> list[dict[str, Any]]:
     """What the editor submits once every object has its exact mask.
 
@@ -122,13 +153,13 @@ def corrected(
     Args:
         prediction: What was shown; None for nothing.
         truth: The exact masks.
-        labelling: The project's labelling config.
+        brush: What is drawn with.
     """
     shown = as_it_is(prediction)
     regions = [one for one in shown if one["type"] == "brushlabels"]
     mended = _pairs(regions, truth)
     result = [
-        _drawn(mask, labelling) if (region := mended.get(number)) is None else _mended(region, mask)
+        _drawn(mask, brush) if (region := mended.get(number)) is None else _mended(region, mask)
         for number, mask in enumerate(truth.masks)
     ]
     return [*result, *(one for one in shown if one["type"] != "brushlabels")]
@@ -163,17 +194,16 @@ def _mended(region: Mapping[str, Any], mask: BoolMask) -> dict[str, Any]:
     return {**region, "value": value, "origin": "prediction-changed"}
 
 
-def _drawn(mask: BoolMask, labelling: Labelling) -> dict[str, Any]:
+def _drawn(mask: BoolMask, brush: Brush) -> dict[str, Any]:
     height, width = mask.shape
-    label = labelling.labels[0].name
     return {
         "id": new_region_id(),
-        "from_name": labelling.brush,
-        "to_name": labelling.image,
+        "from_name": brush.name,
+        "to_name": brush.image,
         "type": "brushlabels",
         "origin": "manual",
         "original_width": width,
         "original_height": height,
         "image_rotation": 0,
-        "value": {"format": "rle", "rle": encode_rle(mask), "brushlabels": [label]},
+        "value": {"format": "rle", "rle": encode_rle(mask), "brushlabels": [brush.label]},
     }

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from backend.annotations import NoCorrection, to_correction
-from backend.demo.annotator import Truth, annotate, corrected
+from backend.demo.annotator import Truth, annotate, brush_of, corrected
 from backend.label_studio import LabelStudio
 from backend.label_studio_models import Task
 from backend.labelling import parse_config
@@ -23,6 +23,7 @@ from segzero_ml.types import BoolMask, Box, ImageSize, Prediction, Segment
 
 SIZE = ImageSize(40, 30)
 LABELLING = parse_config(labelling_config())
+BRUSH = brush_of(labelling_config())
 REQUEST = "the red star"
 
 
@@ -61,7 +62,7 @@ class Studio:
 
 def submit(studio: Studio, tasks: Sequence[Task], truths: Mapping[int, Truth], most: int) -> Any:
     with LabelStudio("http://a.b", "token", transport=httpx.MockTransport(studio)) as client:
-        return annotate(client, tasks, truths, LABELLING, "v1", most)
+        return annotate(client, tasks, truths, BRUSH, "v1", most)
 
 
 def read(given: Task, body: Mapping[str, Any]) -> Correction:
@@ -108,7 +109,7 @@ def test_what_it_submits_is_read_as_the_exact_truth(
 
 def test_a_repainted_region_keeps_its_id_and_a_drawn_one_gets_its_own() -> None:
     given = task(1, square(4, 4)).predictions[0]
-    mended, drawn, note = corrected(given, Truth(SIZE, (LEFT, RIGHT)), LABELLING)
+    mended, drawn, note = corrected(given, Truth(SIZE, (LEFT, RIGHT)), BRUSH)
     assert mended["id"] == given.result[0]["id"]
     assert (mended["origin"], drawn["origin"], note["type"]) == (
         "prediction-changed",
