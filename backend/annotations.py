@@ -44,7 +44,7 @@ class Reason(StrEnum):
 
     SKIPPED = "The annotator skipped the task, which says nothing about what is true."
     NO_REQUEST = "Nobody asked for anything: the task has no request and none was typed."
-    NO_MASK = "It holds points or lines only, which show an object without its mask."
+    NO_MASK = "It holds no masks but points, lines or boxes, which show an object without its mask."
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +174,13 @@ def to_correction(
         return NoCorrection(identity, Reason.SKIPPED)
     results = read_results(annotation.get("result"))
     size = None if image is None else image.size
-    drawn = read_regions(results, labelling.image, size)
+    masked = labelling.masked_labels
+    drawn = read_regions(results, labelling.image, size, masked)
     if not drawn and has_other_shapes(results, labelling.image):
         return NoCorrection(identity, Reason.NO_MASK)
     shown = None if prediction is None else read_results(prediction.get("result"))
     size = size or size_of(drawn)
-    predicted = None if shown is None else read_regions(shown, labelling.image, size)
+    predicted = None if shown is None else read_regions(shown, labelling.image, size, masked)
     data = _data(task)
     asked = answered(data, labelling, request_fields, predicted, drawn, results)
     if not asked.requests:

@@ -8,7 +8,7 @@ from typing import Any
 
 from backend.labelling import Labelling
 from backend.regions import Region
-from backend.task_requests import LabelRequest, label_for, prompted_request, task_requests
+from backend.task_requests import LabelRequest, label_of, prompted_request, task_requests
 from segzero_ml.corrections import LabelledSegment
 from segzero_ml.errors import RequestError
 from segzero_ml.reasoner.prompts import normalise_request
@@ -80,7 +80,7 @@ def answered(
     """
     asked_by_task = _asked_by_task(data, labelling, request_fields)
     typed = prompted_request(results, labelling)
-    typed = typed if typed is not None and _is_request(typed.text) else None
+    typed = typed if typed is not None and _is_learnt(typed, labelling) else None
     found: dict[str, LabelRequest] = {}
     if predicted is not None:
         told = _named(predicted, labelling)
@@ -103,22 +103,20 @@ def _asked_by_task(
         asked = task_requests(data, labelling, request_fields)
     except RequestError:
         return ()
-    return tuple(one for one in asked if _is_request(one.text))
+    return tuple(one for one in asked if _is_learnt(one, labelling))
 
 
 def _named(regions: Iterable[Region], labelling: Labelling) -> dict[str, LabelRequest]:
     """Requests that regions name, each once, in their order."""
     texts = dict.fromkeys(one.request for one in regions if one.request is not None)
-    return {
-        text: LabelRequest(text, label_for(text, labelling.labels))
-        for text in texts
-        if _is_request(text)
-    }
+    requests = [LabelRequest(text, label_of(text, labelling)) for text in texts]
+    return {one.text: one for one in requests if _is_learnt(one, labelling)}
 
 
-def _is_request(text: str) -> bool:
+def _is_learnt(request: LabelRequest, labelling: Labelling) -> bool:
+    """Whether it is a request, and one whose answers are more than points."""
     try:
-        normalise_request(text)
+        normalise_request(request.text)
     except RequestError:
         return False
-    return True
+    return request.label not in labelling.pointed_labels

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from backend.config_controls import image_texts, is_true, read_shapes, read_verdict, targets
+from backend.controls import MASKS, Kind, Label, Shape, Verdict
 from backend.templates import NOTES_CONTROL, REQUEST_CONTROL, labelling_config
 from backend.xml_tags import Tag, read_tags
 from segzero_ml.errors import LabellingConfigError
@@ -18,22 +20,10 @@ NOTES_NAMES: Final = (NOTES_CONTROL, "note", "reasoning", "reasons")
 
 _FIELD = re.compile(r"\$([A-Za-z_][\w.-]*)")
 _TEXT_TAGS: Final = frozenset({"text", "header", "hypertext", "markdown"})
-
-
-@dataclass(frozen=True, slots=True)
-class BrushLabel:
-    """One label of the brush.
-
-    Args:
-        name: What Label Studio stores in a region: the alias if there is one, else the value.
-        phrase: What to look for when the label itself is the request: the hint, else the
-            alias, else the value.
-        names: Every way to name the label: value, alias and hint.
-    """
-
-    name: str
-    phrase: str
-    names: tuple[str, ...]
+_SERVED: Final = (
+    "BrushLabels, BitmaskLabels, PolygonLabels, RectangleLabels or KeyPointLabels tag, "
+    "no Choices for present and absent, and no TextArea for the notes"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +31,61 @@ class Labelling:
     """What this backend needs to know of a labelling config.
 
     Args:
-        brush: Name of the BrushLabels control.
         image: Name of the Image object.
         image_field: Field of the task's data that holds the image.
-        labels: Labels of the brush, at least one.
+        shapes: Controls that draw regions, in the config's order.
         request_fields: Fields of the task's data that the config shows as the request.
+        default_request: What is asked where a task says nothing; None for each label.
         prompt: Name of the TextArea the annotator types requests into, or None.
         notes: Name of the image-level TextArea for the reasons, or None.
+        region_notes: Name of the TextArea for the reasons of each region, or None.
+        verdict: The Choices for present or absent, or None.
         warnings: What works less well than it could, in sentences for the user.
     """
 
-    brush: str
     image: str
     image_field: str
-    labels: tuple[BrushLabel, ...]
+    shapes: tuple[Shape, ...] = ()
     request_fields: tuple[str, ...] = ()
+    default_request: str | None = None
     prompt: str | None = None
     notes: str | None = None
+    region_notes: str | None = None
+    verdict: Verdict | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[Shape, ...]:
+        """The controls that predictions are shown with."""
+        return tuple(shape for shape in self.shapes if shape.is_output)
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The labels of these controls, each once; none where there are no such controls."""
+        labels: dict[str, Label] = {}
+        for shape in self.outputs:
+            for label in shape.labels:
+                labels.setdefault(label.name, label)
+        return tuple(labels.values())
+
+    @property
+    def brush(self) -> str | None:
+        """Name of the first BrushLabels, if there is one."""
+        return next((one.name for one in self.shapes if one.kind is Kind.BRUSH), None)
+
+    @property
+    def masked_labels(self) -> frozenset[str]:
+        """Labels with which people can draw a mask: a box with one of them is no truth."""
+        return self._labels_of(*MASKS)
+
+    @property
+    def pointed_labels(self) -> frozenset[str]:
+        """Labels that are shown as points only, from which no mask can be learnt."""
+        return self._labels_of(Kind.KEYPOINT) - self._labels_of(*MASKS, Kind.RECTANGLE)
+
+    def _labels_of(self, *kinds: Kind) -> frozenset[str]:
+        shapes = [shape for shape in self.shapes if shape.kind in kinds]
+        return frozenset(label.name for shape in shapes for label in shape.labels)
 
 
 def parse_config(xml: str) -> Labelling:
@@ -72,23 +99,29 @@ def parse_config(xml: str) -> Labelling:
         tags = read_tags(xml)
     except ValueError as error:
         raise _unusable(f"cannot be read: {error}") from None
-    brush_at, image = _brush_and_image(tags)
-    brush = tags[brush_at]
+    image = _image(tags)
     image_field = _field(image.attributes.get("value", ""))
     if image_field is None:
         raise _unusable('has an Image tag without value="$field": the task data has no image')
-    labels = _labels(tags, brush_at)
-    prompt = _text_area(tags, image, REQUEST_NAMES)
-    notes = _text_area(tags, image, NOTES_NAMES)
+    name = image.attributes["name"]
+    shapes = read_shapes(tags, name)
+    verdict = read_verdict(tags, name, shapes)
+    areas = image_texts(tags, name)
+    region_areas = image_texts(tags, name, per_region=True)
+    prompt, notes = _named(areas, REQUEST_NAMES), _named(areas, NOTES_NAMES)
+    if not shapes and verdict is None and notes is None:
+        raise _unserved(tags)
     return Labelling(
-        brush=brush.attributes["name"],
-        image=image.attributes["name"],
+        image=name,
         image_field=image_field,
-        labels=labels,
+        shapes=shapes,
         request_fields=_request_fields(tags, prompt),
-        prompt=None if prompt is None else prompt.attributes["name"],
-        notes=None if notes is None else notes.attributes["name"],
-        warnings=_warnings(prompt, notes),
+        default_request=_default_request(tags, prompt),
+        prompt=_name_of(prompt),
+        notes=_name_of(notes),
+        region_notes=_name_of(_region_notes(region_areas)),
+        verdict=verdict,
+        warnings=_warnings(prompt, notes, shapes),
     )
 
 
@@ -108,86 +141,90 @@ def _unusable(problem: str) -> LabellingConfigError:
     )
 
 
+def _unserved(tags: list[Tag]) -> LabellingConfigError:
+    """Why nothing of the config can be filled."""
+    for tag in tags:
+        if tag.name in ("brushlabels", "bitmasklabels", "polygonlabels", "rectanglelabels"):
+            written = tag.name.removesuffix("labels").capitalize() + "Labels"
+            return _unusable(f"has a {written} tag without a Label tag that has a fixed value")
+    return _unusable(f"has no {_SERVED}: predictions cannot be shown")
+
+
 def _field(value: str) -> str | None:
     found = _FIELD.fullmatch(value.strip())
     return found[1] if found else None
 
 
-def _targets(tag: Tag) -> list[str]:
-    return [name.strip() for name in tag.attributes.get("toName", "").split(",")]
-
-
-def _brush_and_image(tags: list[Tag]) -> tuple[int, Tag]:
-    """Index of the first BrushLabels that is for an Image, and that Image."""
+def _image(tags: list[Tag]) -> Tag:
+    """The Image that the first control that has one is for."""
     images = {tag.attributes.get("name", ""): tag for tag in tags if tag.name == "image"}
     images.pop("", None)
     if not images:
         raise _unusable("has no Image tag with a name")
-    brushes = [i for i, tag in enumerate(tags) if tag.name == "brushlabels"]
-    if not brushes:
-        raise _unusable("has no BrushLabels tag, and masks can only be shown as brush regions")
-    for index in brushes:
-        for name in _targets(tags[index]):
-            if name in images and tags[index].attributes.get("name"):
-                return index, images[name]
-    raise _unusable("has a BrushLabels tag without a name, or whose toName is no Image tag")
+    controls = [tag for tag in tags if "toName" in tag.attributes]
+    # A Choices or a TextArea may be about something else in the same project.
+    controls.sort(key=lambda tag: not tag.name.endswith("labels"))
+    for tag in controls:
+        for name in targets(tag):
+            if name in images and tag.attributes.get("name"):
+                return images[name]
+    if any(tag.name.endswith("labels") for tag in controls):
+        raise _unusable("has a Labels tag without a name, or whose toName is no Image tag")
+    raise _unusable(f"has no {_SERVED}: predictions cannot be shown")
 
 
-def _labels(tags: list[Tag], brush_at: int) -> tuple[BrushLabel, ...]:
-    labels: dict[str, BrushLabel] = {}
-    for index, tag in enumerate(tags):
-        if tag.name != "label" or not _is_inside(tags, index, brush_at):
-            continue
-        value = tag.attributes.get("value", "").strip()
-        alias = tag.attributes.get("alias", "").strip()
-        hint = tag.attributes.get("hint", "").strip()
-        if not value or value.startswith("$"):
-            continue
-        names = tuple(dict.fromkeys(name for name in (value, alias, hint) if name))
-        label = BrushLabel(alias or value, hint or alias or value, names)
-        labels.setdefault(label.name, label)
-    if not labels:
-        raise _unusable("has a BrushLabels tag without a Label tag that has a fixed value")
-    return tuple(labels.values())
+def _named(areas: list[Tag], names: tuple[str, ...]) -> Tag | None:
+    """The TextArea with the first of the names, however it is capitalised."""
+    by_name = {tag.attributes.get("name", "").lower(): tag for tag in reversed(areas)}
+    return next((by_name[name] for name in names if name in by_name), None)
 
 
-def _is_inside(tags: list[Tag], index: int, ancestor: int) -> bool:
-    while index > ancestor:
-        index = tags[index].parent
-    return index == ancestor
+def _region_notes(areas: list[Tag]) -> Tag | None:
+    """The per-region TextArea with a name for notes, else the only one there is."""
+    found = _named(areas, NOTES_NAMES)
+    if found is None and len(areas) == 1:
+        only = areas[0]
+        return None if only.attributes.get("name", "").lower() in REQUEST_NAMES else only
+    return found
 
 
-def _text_area(tags: list[Tag], image: Tag, names: tuple[str, ...]) -> Tag | None:
-    """The image-level TextArea with the first of the names, however it is capitalised."""
-    areas = {
-        tag.attributes.get("name", "").lower(): tag
-        for tag in reversed(tags)
-        if tag.name == "textarea"
-        and image.attributes["name"] in _targets(tag)
-        and tag.attributes.get("perRegion", "").lower() != "true"
-    }
-    return next((areas[name] for name in names if name in areas), None)
+def _name_of(tag: Tag | None) -> str | None:
+    return None if tag is None else tag.attributes["name"]
 
 
-def _request_fields(tags: list[Tag], prompt: Tag | None) -> tuple[str, ...]:
-    """Fields that the config shows as the request: by the prompt box, a Text or a Header."""
+def _request_sources(tags: list[Tag], prompt: Tag | None) -> list[Tag]:
+    """What shows the request: the prompt box, a Text or a Header."""
     sources = [] if prompt is None else [prompt]
     for tag in tags:
         fields = _FIELD.findall(tag.attributes.get("value", ""))
         named = tag.attributes.get("name", "").lower() in REQUEST_NAMES
         if tag.name in _TEXT_TAGS and (named or set(fields) & set(REQUEST_NAMES)):
             sources.append(tag)
+    return sources
+
+
+def _request_fields(tags: list[Tag], prompt: Tag | None) -> tuple[str, ...]:
+    sources = _request_sources(tags, prompt)
     found = [f for tag in sources for f in _FIELD.findall(tag.attributes.get("value", ""))]
     return tuple(dict.fromkeys(found))
 
 
-def _warnings(prompt: Tag | None, notes: Tag | None) -> tuple[str, ...]:
+def _default_request(tags: list[Tag], prompt: Tag | None) -> str | None:
+    """The fixed text of what shows the request."""
+    for tag in _request_sources(tags, prompt):
+        value = tag.attributes.get("value", "").strip()
+        if value and not _FIELD.search(value):
+            return value
+    return None
+
+
+def _warnings(prompt: Tag | None, notes: Tag | None, shapes: tuple[Shape, ...]) -> tuple[str, ...]:
     warnings = []
     if prompt is None:
         warnings.append(
             f'No TextArea name="{REQUEST_CONTROL}": annotators cannot type another request.'
         )
-    elif prompt.attributes.get("smart", "").lower() == "false":
+    elif not is_true(prompt, "smart", default=True):
         warnings.append(
             f'The TextArea "{prompt.attributes["name"]}" has smart="false": '
             "what annotators type there does not reach the model."
@@ -196,9 +233,14 @@ def _warnings(prompt: Tag | None, notes: Tag | None) -> tuple[str, ...]:
         warnings.append(
             f'No TextArea name="{NOTES_CONTROL}": the reasons show in the region details only.'
         )
-    elif notes.attributes.get("smart", "").lower() != "false":
+    elif is_true(notes, "smart", default=True):
         warnings.append(
             f'The TextArea "{notes.attributes["name"]}" lacks smart="false": '
-            "editing a note asks the model again."
+            "every edit of a note sends a call that changes nothing."
+        )
+    if not any(shape.kind in MASKS for shape in shapes):
+        warnings.append(
+            "No BrushLabels, BitmaskLabels or PolygonLabels: nobody can say where a mask is "
+            "wrong, so that boxes are compared with boxes."
         )
     return tuple(warnings)

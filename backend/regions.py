@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from backend.true_masks import is_mask_region, region_size, true_mask
+from backend.true_masks import MASK_KINDS, is_mask_region, mask_kind, region_size, true_mask
 from segzero_ml import masks
 from segzero_ml.checks import MAX_NAME_LENGTH
 from segzero_ml.corrections import MAX_NOTE_LENGTH, MAX_SEGMENTS
@@ -16,7 +16,7 @@ from segzero_ml.types import ImageSize, Rle
 MAX_PIXELS_IN_ALL: Final = 10_000_000_000
 """Pixels of all regions of one annotation together: a hundred of a 100-megapixel image."""
 
-_OTHER_SHAPES: Final = ("keypoint", "vector")
+_OTHER_SHAPES: Final = ("keypoint", "vector", "rectangle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class Region:
     """One object as a region shows it.
 
     Args:
-        id: Label Studio keeps it when a prediction becomes an annotation; may be empty.
+        id: Label Studio keeps it when a prediction becomes an annotation; may be empty. Of
+            several regions that show the object it is the first one's.
         label: Its first label; empty where it has none.
         rle: Its mask, never empty.
         origin: `prediction`, `prediction-changed`, `manual`, or empty where nothing is said.
@@ -56,21 +57,59 @@ def read_results(value: object) -> list[Mapping[str, Any]]:
 
 
 def read_regions(
-    results: Sequence[Mapping[str, Any]], image: str, size: ImageSize | None = None
+    results: Sequence[Mapping[str, Any]],
+    image: str,
+    size: ImageSize | None = None,
+    masked: Collection[str] = (),
 ) -> tuple[Region, ...]:
     """The objects that regions show on an image, in their order.
 
-    A region is one object, once, even if several controls describe it. Regions without a
-    pixel, such as one that was erased completely, are left out.
+    An object is there once, even if several controls describe it or it is in several parts.
+    Of regions of one object those count that the annotator changed, and of these, or of all
+    if none was changed, the most exact kind; its parts are joined. A box is an object only
+    where nobody could have drawn the mask. Regions without a pixel, such as one that was
+    erased completely, are left out.
 
     Args:
         results: Of an annotation or a prediction.
         image: Name of the Image in the labelling config.
         size: Size of the upright original image; None takes it from the first region.
+        masked: Labels that people can draw masks with, so that boxes with them do not count.
 
     Raises:
         MaskError: A region is malformed or of another size, or there are too many.
     """
+    found = _objects(results, image, masked)
+    regions_in_all = sum(len(one.parts) for one in found)
+    if not found:
+        return ()
+    if regions_in_all > MAX_SEGMENTS:
+        raise MaskError(f"There are {regions_in_all} regions; the limit is {MAX_SEGMENTS}.")
+    size = size or region_size(found[0].parts[0])
+    if regions_in_all * size.width * size.height > MAX_PIXELS_IN_ALL:
+        raise MaskError(f"{regions_in_all} regions of {size.width} x {size.height} are too many.")
+    regions = []
+    for one in found:
+        mask = true_mask(one.parts[0], size)
+        for part in one.parts[1:]:
+            mask |= true_mask(part, size)
+        if mask.any():
+            regions.append(_region(one, masks.encode(mask)))
+    return tuple(regions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """The regions that say what one object's mask is."""
+
+    id: str
+    label: str
+    parts: list[Mapping[str, Any]]
+
+
+def _objects(
+    results: Sequence[Mapping[str, Any]], image: str, masked: Collection[str]
+) -> list[_Object]:
     chosen: dict[str | int, Mapping[str, Any]] = {}
     labels: dict[str | int, str] = {}
     for index, result in enumerate(results):
@@ -79,19 +118,30 @@ def read_regions(
         labels[name] = labels.get(name) or _label(result)
         if is_mask_region(result) and result.get("to_name") == image:
             chosen.setdefault(name, result)
-    if not chosen:
-        return ()
-    if len(chosen) > MAX_SEGMENTS:
-        raise MaskError(f"There are {len(chosen)} regions; the limit is {MAX_SEGMENTS}.")
-    size = size or region_size(next(iter(chosen.values())))
-    if len(chosen) * size.width * size.height > MAX_PIXELS_IN_ALL:
-        raise MaskError(f"{len(chosen)} regions of {size.width} x {size.height} are too many.")
-    regions = []
+    together: dict[str | int, list[tuple[str | int, Mapping[str, Any]]]] = {}
     for name, result in chosen.items():
-        mask = true_mask(result, size)
-        if mask.any():
-            regions.append(_region(result, masks.encode(mask), labels[name]))
-    return tuple(regions)
+        is_box = mask_kind(result) == "rectangle"
+        if is_box and masked and (not labels[name] or labels[name] in masked):
+            continue
+        together.setdefault(_text(_meta(result).get("object")) or name, []).append((name, result))
+    return [
+        _Object(
+            id=key if isinstance(key, str) else "",
+            label=next((labels[name] for name, _ in of_one if labels[name]), ""),
+            parts=_parts([result for _, result in of_one]),
+        )
+        for key, of_one in together.items()
+    ]
+
+
+def _parts(regions: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of one object's regions those that say what its mask is."""
+    changed = {mask_kind(one) for one in regions if one.get("origin") == "prediction-changed"}
+    kinds = changed or {mask_kind(one) for one in regions}
+    # A box is never more than a hint beside a mask, changed or not.
+    kinds = kinds - {"rectangle"} or {mask_kind(one) for one in regions}
+    best = min(kinds, key=MASK_KINDS.index)
+    return [one for one in regions if mask_kind(one) == best]
 
 
 def size_of(regions: Sequence[Region]) -> ImageSize | None:
@@ -100,7 +150,7 @@ def size_of(regions: Sequence[Region]) -> ImageSize | None:
 
 
 def has_other_shapes(results: Sequence[Mapping[str, Any]], image: str) -> bool:
-    """Whether there are points or lines on the image, which show an object without its mask."""
+    """Whether there are points, lines or boxes, which show an object without its mask."""
     return any(
         _text(result.get("type")).startswith(_OTHER_SHAPES) and result.get("to_name") == image
         for result in results
@@ -122,18 +172,24 @@ def notes_of(regions: Sequence[Region]) -> str:
     return "\n".join(dict.fromkeys(one.note for one in regions if one.note))[:MAX_NOTE_LENGTH]
 
 
-def _region(result: Mapping[str, Any], rle: Rle, label: str) -> Region:
-    meta = result.get("meta")
-    meta = meta if isinstance(meta, Mapping) else {}
+def _region(one: _Object, rle: Rle) -> Region:
+    meta = _meta(one.parts[0])
+    origins = [_text(part.get("origin")) for part in one.parts]
+    changed = "prediction-changed"
     return Region(
-        id=_text(result.get("id")),
-        label=label,
+        id=one.id,
+        label=one.label,
         rle=rle,
-        origin=_text(result.get("origin")),
+        origin=changed if changed in origins else origins[0],
         note=_lines(meta.get("text")),
         request=_text(meta.get("request")) or None,
         model_version=_text(meta.get("model_version"))[:MAX_NAME_LENGTH] or None,
     )
+
+
+def _meta(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    meta = result.get("meta")
+    return meta if isinstance(meta, Mapping) else {}
 
 
 def _label(result: Mapping[str, Any]) -> str:

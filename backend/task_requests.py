@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backend.labelling import BrushLabel, Labelling
+from backend.controls import Label
+from backend.labelling import Labelling
+from backend.templates import REQUEST_FIELD
 from segzero_ml.errors import RequestError
 from segzero_ml.reasoner.prompts import check_raw_length
 
@@ -21,23 +23,29 @@ class LabelRequest:
 
 
 def task_requests(
-    data: Mapping[str, Any], labelling: Labelling, request_fields: Sequence[str]
+    data: Mapping[str, Any],
+    labelling: Labelling,
+    request_fields: Sequence[str],
+    kept: str | None = None,
 ) -> tuple[LabelRequest, ...]:
     """The requests of a task that nobody is typing into.
 
     The first field that the labelling config shows as the request, or that `request_fields`
-    names, and that the task has, is the request. Without one, or with a blank one and several
+    names, and that the task has, is the request. Without one, or with a blank one, it is the
+    one that was kept, else the fixed text of the config; without these too, and with several
     labels, each label is a request.
 
     Args:
         data: The task's data.
         labelling: The project's labelling config.
         request_fields: Field names that mean a request whatever the config shows.
+        kept: What was asked last, where that is asked of the next task too.
 
     Raises:
         RequestError: The field is blank and there is one label only, or it holds no text or
             far too much.
     """
+    fallback = kept or labelling.default_request
     fields = dict.fromkeys([*labelling.request_fields, *request_fields])
     present = [name for name in fields if data.get(name) is not None]
     for name in present:
@@ -45,13 +53,21 @@ def task_requests(
         if not isinstance(value, str):
             raise RequestError(f'The field "{name}" of the task must hold the request as text.')
         if value.strip():
-            return (LabelRequest(value, label_for(value, labelling.labels)),)
-    if present and len(labelling.labels) == 1:
+            return (LabelRequest(value, label_of(value, labelling)),)
+    if fallback is not None:
+        return (LabelRequest(fallback, label_of(fallback, labelling)),)
+    labels = labelling.labels
+    if present and len(labels) == 1:
         raise RequestError(
             f'The request is empty: the field "{present[0]}" of the task is blank.',
             "Write into it what to find, in plain language.",
         )
-    return tuple(LabelRequest(label.phrase, label.name) for label in labelling.labels)
+    if not labels:
+        raise RequestError(
+            "Nothing is asked for: the task has no request, and the labelling config no labels.",
+            f'Give the tasks a field "{next(iter(fields), REQUEST_FIELD)}" with what to find.',
+        )
+    return tuple(LabelRequest(label.phrase, label.name) for label in labels)
 
 
 def prompted_request(
@@ -74,11 +90,20 @@ def prompted_request(
         lines = [text] if isinstance(text, str) else text if isinstance(text, list) else []
         for line in reversed(lines):
             if isinstance(line, str) and line.strip():
-                return LabelRequest(line, label_for(line, labelling.labels))
+                return LabelRequest(line, label_of(line, labelling))
     return None
 
 
-def label_for(request: str, labels: Sequence[BrushLabel]) -> str:
+def label_of(request: str, labelling: Labelling) -> str:
+    """The label that the masks of a request get; empty where the config has no labels.
+
+    Raises:
+        RequestError: The request is far too long.
+    """
+    return label_for(request, labelling.labels) if labelling.labels else ""
+
+
+def label_for(request: str, labels: Sequence[Label]) -> str:
     """The label whose longest name the request contains as whole words, else the first.
 
     Raises:

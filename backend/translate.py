@@ -1,4 +1,4 @@
-"""From predictions to the results that Label Studio stores and shows."""
+"""From a model's predictions to what Label Studio stores and shows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backend.brush import encode_rle
+from backend import outputs
+from backend.controls import Kind, Shape, Verdict
 from backend.labelling import Labelling
 from segzero_ml import masks
-from segzero_ml.types import ImageSize, Prediction, Segment
+from segzero_ml.types import ImageSize, Prediction, Rle
 
 NOTHING_FOUND = "Nothing in the picture matches."
 """The note of a prediction that found nothing and gave no reason."""
@@ -18,10 +19,33 @@ NOTHING_FOUND = "Nothing in the picture matches."
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A prediction and the label that its masks get."""
+    """A prediction and the label that its masks get; empty where the config has no labels."""
 
     prediction: Prediction
     label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One object as regions show it.
+
+    Args:
+        id: Id of its first region; those of the others follow from it.
+        label: Its label.
+        rle: Its mask, with at least one pixel.
+        score: In [0, 1].
+        request: What was asked; empty where it was only clicked at.
+        note: The model's reasons; may be empty.
+        model_version: The version that answered.
+    """
+
+    id: str
+    label: str
+    rle: Rle
+    score: float
+    request: str
+    note: str
+    model_version: str
 
 
 def new_region_id() -> str:
@@ -36,14 +60,15 @@ def to_task_result(
 ) -> dict[str, Any]:
     """One Label Studio prediction from the answers to all requests of a task.
 
-    Each segment becomes a brush region with its score and the model's note; the notes
-    together go into the notes TextArea, if the config has one. Without segments the result
-    says that nothing was found.
+    Each segment becomes a region of every control that has its label, with its score and the
+    model's note; the notes together go into the notes TextArea, and the Choices say whether
+    anything was found, if the config has them. Without segments the result says that nothing
+    was found.
 
     Args:
         answers: At least one.
         labelling: The project's labelling config.
-        make_id: Gives each region its id.
+        make_id: Gives each object its id.
 
     Returns:
         `{"model_version", "score", "result"}`; the score is the mean of the answers'.
@@ -52,14 +77,21 @@ def to_task_result(
         MaskError: A mask is malformed.
     """
     predictions = [answer.prediction for answer in answers]
-    result = [
-        _brush_region(segment, answer, labelling, make_id())
-        for answer in answers
-        for segment in answer.prediction.segments
-    ]
+    size = predictions[0].size
+    result: list[dict[str, Any]] = []
+    for answer in answers:
+        for shown in objects(answer, make_id):
+            result += to_regions(shown, labelling)
     notes = _notes(predictions)
     if labelling.notes is not None and notes:
-        result.append(_notes_region(notes, predictions[0].size, labelling, make_id()))
+        result.append(_text(labelling.notes, notes, size, labelling, make_id()))
+    if labelling.verdict is not None:
+        chosen = _chosen(answers, labelling.verdict)
+        if chosen:
+            result.append(
+                _image_level(labelling.verdict.name, "choices", size, labelling, make_id())
+                | {"value": {"choices": chosen}}
+            )
     return {
         "model_version": predictions[0].model_version,
         "score": _unit(sum(one.score for one in predictions) / len(predictions)),
@@ -67,55 +99,140 @@ def to_task_result(
     }
 
 
+def objects(answer: Labelled, make_id: Callable[[], str] = new_region_id) -> tuple[Shown, ...]:
+    """The objects of an answer, as they are to be shown."""
+    prediction = answer.prediction
+    return tuple(
+        Shown(
+            id=make_id(),
+            label=answer.label,
+            rle=segment.rle,
+            score=segment.score,
+            request=prediction.request,
+            note=prediction.reasoning,
+            model_version=prediction.model_version,
+        )
+        for segment in prediction.segments
+    )
+
+
+def to_regions(shown: Shown, labelling: Labelling) -> list[dict[str, Any]]:
+    """The regions of one object: of every control that has its label, parts of it by themselves.
+
+    Raises:
+        MaskError: The mask is malformed.
+    """
+    mask = masks.decode(shown.rle)
+    if not mask.any():
+        return []
+    size = ImageSize(shown.rle.width, shown.rle.height)
+    result: list[dict[str, Any]] = []
+    for shape in labelling.outputs:
+        if not shape.has(shown.label):
+            continue
+        for value in outputs.values(shape.kind, mask):
+            region_id = f"{shown.id}-{len(result)}" if result else shown.id
+            common = {
+                "id": region_id,
+                "to_name": labelling.image,
+                # The editor turns it into "prediction-changed" when the annotator changes it.
+                "origin": "prediction",
+                **_geometry(size),
+                "meta": _meta(shown, is_alone=region_id == shown.id),
+            }
+            result.append(_region(common, shape, value, shown))
+            if labelling.region_notes is not None and shown.note:
+                result.append(
+                    _region_note(common, labelling.region_notes, shape.kind, value, shown)
+                )
+    return result
+
+
+def error_result(message: str, labelling: Labelling, model_version: str) -> dict[str, Any]:
+    """A prediction that only says what is wrong, where the config has a place for it."""
+    result = empty_result(model_version)
+    if labelling.notes is not None:
+        note = {
+            "id": new_region_id(),
+            "from_name": labelling.notes,
+            "to_name": labelling.image,
+            "type": "textarea",
+            "value": {"text": [message]},
+        }
+        result["result"] = [note]
+    return result
+
+
 def empty_result(model_version: str) -> dict[str, Any]:
     """A prediction with nothing in it, for the interactive calls that expect an object."""
     return {"model_version": model_version, "score": 0.0, "result": []}
 
 
-def _brush_region(
-    segment: Segment, answer: Labelled, labelling: Labelling, region_id: str
+def _region(
+    common: dict[str, Any], shape: Shape, value: dict[str, Any], shown: Shown
 ) -> dict[str, Any]:
+    kind = f"{shape.kind.value}labels"
     return {
-        "id": region_id,
-        "from_name": labelling.brush,
-        "to_name": labelling.image,
-        "type": "brushlabels",
-        # The editor turns it into "prediction-changed" when the annotator changes the mask.
-        "origin": "prediction",
-        **_geometry(answer.prediction.size),
-        "score": _unit(segment.score),
-        "value": {
-            "format": "rle",
-            "rle": encode_rle(masks.decode(segment.rle)),
-            "brushlabels": [answer.label],
-        },
-        "meta": _meta(answer.prediction),
+        **common,
+        "from_name": shape.name,
+        "type": kind,
+        "score": _unit(shown.score),
+        "value": {**value, kind: [shown.label]},
     }
 
 
-def _meta(prediction: Prediction) -> dict[str, Any]:
+def _region_note(
+    common: dict[str, Any], name: str, kind: Kind, value: dict[str, Any], shown: Shown
+) -> dict[str, Any]:
+    # Masks are long, and the region that they belong to has them.
+    place = {} if kind in (Kind.BRUSH, Kind.BITMASK) else value
+    text = {**place, "text": [shown.note]}
+    return {**common, "from_name": name, "type": "textarea", "value": text}
+
+
+def _meta(shown: Shown, *, is_alone: bool) -> dict[str, Any]:
     """What travels with a region through the editor, for `backend.regions` to read again.
 
-    The details panel shows `text`; the rest tells what was asked and who answered, even of a
-    region that the annotator asked for while working, which no stored prediction has.
+    The details panel shows `text`; the rest tells what was asked, who answered, and which
+    regions show the same object, even of a region that the annotator asked for while
+    working, which no stored prediction has.
     """
-    meta: dict[str, Any] = {
-        "request": prediction.request,
-        "model_version": prediction.model_version,
-    }
-    return {"text": [prediction.reasoning], **meta} if prediction.reasoning else meta
+    meta: dict[str, Any] = {"model_version": shown.model_version}
+    if shown.request:
+        meta["request"] = shown.request
+    if not is_alone:
+        meta["object"] = shown.id
+    return {"text": [shown.note], **meta} if shown.note else meta
 
 
-def _notes_region(
-    notes: list[str], size: ImageSize, labelling: Labelling, region_id: str
+def _chosen(answers: Sequence[Labelled], verdict: Verdict) -> list[str]:
+    """The choices that say what was found."""
+    found = {answer.label for answer in answers if answer.prediction.segments}
+    if verdict.present is not None:
+        chosen = [verdict.present if found else verdict.absent]
+    else:
+        chosen = [choice for label, choice in verdict.by_label.items() if label in found]
+        chosen = chosen or [verdict.absent]
+    named = list(dict.fromkeys(choice for choice in chosen if choice is not None))
+    return named if verdict.is_multiple else named[:1]
+
+
+def _text(
+    name: str, lines: list[str], size: ImageSize, labelling: Labelling, region_id: str
+) -> dict[str, Any]:
+    region = _image_level(name, "textarea", size, labelling, region_id)
+    return region | {"value": {"text": lines}}
+
+
+def _image_level(
+    name: str, kind: str, size: ImageSize, labelling: Labelling, region_id: str
 ) -> dict[str, Any]:
     return {
         "id": region_id,
-        "from_name": labelling.notes,
+        "from_name": name,
         "to_name": labelling.image,
-        "type": "textarea",
+        "type": kind,
         **_geometry(size),
-        "value": {"text": notes},
     }
 
 

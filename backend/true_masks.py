@@ -41,7 +41,7 @@ _REMEDY: Final = "Delete the region in Label Studio and draw it again."
 
 def is_mask_region(region: Mapping[str, Any]) -> bool:
     """Whether a result is a region that `true_mask` makes a mask of."""
-    return _kind(region) in _READERS
+    return mask_kind(region) in _READERS
 
 
 def region_size(region: Mapping[str, Any]) -> ImageSize:
@@ -75,9 +75,9 @@ def true_mask(region: Mapping[str, Any], size: ImageSize) -> BoolMask:
     Raises:
         MaskError: Of a kind that is no mask, drawn on an image of another size, or malformed.
     """
-    reader = _READERS.get(_kind(region))
+    reader = _READERS.get(mask_kind(region))
     if reader is None:
-        raise _refused(f"of the kind {_kind(region)[:50]!r} is no mask")
+        raise _refused(f"of the kind {mask_kind(region)[:50]!r} is no mask")
     drawn_on = region_size(region)
     if drawn_on != size:
         raise _refused(
@@ -154,12 +154,15 @@ _READERS: Final[dict[str, Callable[[Mapping[str, Any], ImageSize], BoolMask]]] =
     "magicwand": _brush,
     "bitmask": _bitmask,
     "polygon": _polygon,
-    "rectangle": _rectangle,
     "ellipse": _ellipse,
+    "rectangle": _rectangle,
 }
 
+MASK_KINDS: Final = tuple(_READERS)
+"""Kinds of regions with a mask, the most exact first."""
 
-def _kind(region: Mapping[str, Any]) -> str:
+
+def mask_kind(region: Mapping[str, Any]) -> str:
     """Kind of a region without its labels: `brush` for `brushlabels`."""
     kind = region.get("type")
     return kind.removesuffix("labels") if isinstance(kind, str) else ""

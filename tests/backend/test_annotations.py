@@ -119,13 +119,11 @@ def test_points_alone_are_not_taken_for_nothing_here() -> None:
 
 
 def test_every_region_is_one_object_whatever_its_label_and_shape() -> None:
-    rectangle = brush(
-        RING,
-        type="rectanglelabels",
-        value={"x": 0, "y": 0, "width": 50, "height": 50, "rotation": 0,
-               "rectanglelabels": ["Object"]},
-    )  # fmt: skip
-    one = correct([brush(RING), rectangle, brush(STAR)])
+    square = [[0, 0], [50, 0], [50, 50], [0, 50]]
+    polygon = brush(
+        RING, type="polygonlabels", value={"points": square, "polygonlabels": ["Object"]}
+    )
+    one = correct([brush(RING), polygon, brush(STAR)])
     corner = np.zeros((HEIGHT, WIDTH), dtype=np.bool_)
     corner[:12, :20] = True
     assert [s.rle for s in one.corrected] == [rle(RING), rle(corner), rle(STAR)]
@@ -184,9 +182,9 @@ def test_too_many_regions_are_refused() -> None:
 
 
 def test_too_many_pixels_in_all_are_refused_before_any_is_read() -> None:
-    value = {"x": 0, "y": 0, "width": 100, "height": 100, "rotation": 0}
+    value = {"x": 50, "y": 50, "radiusX": 50, "radiusY": 50, "rotation": 0}
     huge: dict[str, Any] = {"original_width": 10_000, "original_height": 10_000}
-    regions = [brush(RING, type="rectangle", value=value, **huge) for _ in range(101)]
+    regions = [brush(RING, type="ellipse", value=value, **huge) for _ in range(101)]
     with pytest.raises(MaskError, match="too many"):
         correct(regions)
 
@@ -536,3 +534,37 @@ def test_without_a_parent_or_shared_regions_there_is_no_prediction() -> None:
     assert find_prediction(annotation(brush(RING)), others) is None
     assert find_prediction(annotation(), others) is None
     assert find_prediction(annotation(prediction={}), []) is None
+
+
+BOX = {"x": 0, "y": 0, "width": 50, "height": 50, "rotation": 0}
+
+
+def test_a_box_beside_masks_is_no_truth_and_no_empty_annotation_either() -> None:
+    """It says that something is there: "nothing here" would be a lie."""
+    box = brush(RING, type="rectanglelabels", value={**BOX, "rectanglelabels": ["Object"]})
+    assert len(correct([brush(RING), box]).corrected) == 1
+    made = to_correction(annotation(box), task(), None, LABELLING, STUDIO)
+    assert getattr(made, "reason", None) is Reason.NO_MASK
+
+
+def test_where_only_boxes_can_be_drawn_a_box_is_the_truth() -> None:
+    boxes = parse_config(
+        '<View><Image name="image" value="$image"/><RectangleLabels name="b" toName="image">'
+        '<Label value="Object"/></RectangleLabels></View>'
+    )
+    box = brush(RING, type="rectanglelabels", value={**BOX, "rectanglelabels": ["Object"]})
+    corner = np.zeros((HEIGHT, WIDTH), dtype=np.bool_)
+    corner[:12, :20] = True
+    assert [s.rle for s in correct([box], labelling=boxes).corrected] == [rle(corner)]
+
+
+def test_what_is_only_pointed_at_is_not_learnt_beside_what_has_masks() -> None:
+    """Without this its request would have nothing as its truth."""
+    mixed = parse_config(
+        '<View><Image name="image" value="$image"/><BrushLabels name="b" toName="image">'
+        '<Label value="Object"/></BrushLabels><KeyPointLabels name="k" toName="image">'
+        '<Label value="Centre"/></KeyPointLabels></View>'
+    )
+    point = brush(RING, type="keypointlabels", value={"x": 1, "y": 1, "keypointlabels": ["Centre"]})
+    made = correct([brush(RING), point], labelling=mixed, on=task(request=None))
+    assert made.requests == ("Object",)

@@ -176,10 +176,12 @@ def test_model_that_cannot_be_loaded_is_told_by_ready_and_predict(serve: Serve) 
         assert "The weights are damaged." in reply.json()["detail"]
 
 
-def test_setup_refuses_a_config_without_a_brush_and_shows_one_that_works(running: Running) -> None:
+def test_setup_refuses_a_config_without_a_control_and_shows_one_that_works(
+    running: Running,
+) -> None:
     reply = running.post("/setup", {"schema": '<View><Image name="i" value="$i"/></View>'})
     assert reply.status_code == 422
-    assert "no BrushLabels tag" in reply.json()["detail"]
+    assert "no BrushLabels" in reply.json()["detail"]
     assert labelling_config() in reply.json()["detail"]
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from label_studio_sdk.label_interface.interface import LabelInterface as _LabelInterface
 
+from backend.controls import Kind
 from backend.labelling import is_unset, parse_config
 from backend.templates import labelling_config
 from segzero_ml.errors import LabellingConfigError
@@ -72,10 +73,74 @@ def test_alias_is_the_stored_name_and_the_hint_is_what_is_looked_for() -> None:
     assert LabelInterface(config).get_control("b").labels == ["f1", "coffee cup", "Knife"]
 
 
-def test_labels_of_other_controls_are_not_taken() -> None:
-    boxes = '<RectangleLabels name="r" toName="img"><Label value="Box"/></RectangleLabels>'
-    labelling = parse_config(view(IMAGE, boxes, BRUSH))
+def test_every_control_with_labels_is_served() -> None:
+    tags = (
+        f'<{kind}Labels name="{kind}" toName="img"><Label value="{kind[0]}"/></{kind}Labels>'
+        for kind in ("Brush", "Bitmask", "Polygon", "Rectangle", "KeyPoint")
+    )
+    labelling = parse_config(view(IMAGE, *tags))
+    assert [shape.kind for shape in labelling.outputs] == list(Kind)
+    assert [label.name for label in labelling.labels] == ["B", "P", "R", "K"]
+    assert labelling.masked_labels == {"B", "P"}
+    assert labelling.pointed_labels == {"K"}
+
+
+def hints(*kinds: str) -> list[str]:
+    return [
+        f'<{kind}Labels name="{kind}" toName="img" smart="true"><Label value="Hint"/>'
+        f"</{kind}Labels>"
+        for kind in kinds
+    ]
+
+
+def test_smart_points_and_boxes_beside_another_control_are_for_clicking_only() -> None:
+    labelling = parse_config(view(IMAGE, BRUSH, *hints("KeyPoint", "Rectangle")))
+    assert [shape.name for shape in labelling.outputs] == ["b"]
+    assert [shape.name for shape in labelling.shapes] == ["b", "KeyPoint", "Rectangle"]
     assert [label.name for label in labelling.labels] == ["Cup"]
+
+
+def test_smart_points_and_boxes_alone_show_the_boxes() -> None:
+    labelling = parse_config(view(IMAGE, *hints("KeyPoint", "Rectangle")))
+    assert [shape.name for shape in labelling.outputs] == ["Rectangle"]
+    assert parse_config(view(IMAGE, *hints("KeyPoint"))).outputs[0].kind is Kind.KEYPOINT
+    assert any("boxes are compared with boxes" in one for one in labelling.warnings)
+
+
+def choices(*values: str, more: str = "") -> str:
+    inside = "".join(f'<Choice value="{value}"/>' for value in values)
+    return f'<Choices name="c" toName="img" {more}>{inside}</Choices>'
+
+
+def test_choices_are_known_by_present_and_absent_or_by_the_labels() -> None:
+    verdict = parse_config(view(IMAGE, choices("Absent", "Present"))).verdict
+    assert verdict is not None
+    assert (verdict.present, verdict.absent) == ("Present", "Absent")
+    by_label = parse_config(view(IMAGE, BRUSH, choices("cup", "none", more='choice="multiple"')))
+    assert by_label.verdict is not None
+    assert (by_label.verdict.by_label, by_label.verdict.is_multiple) == ({"Cup": "cup"}, True)
+    assert parse_config(view(IMAGE, BRUSH, choices("good", "blurred"))).verdict is None
+    per_region = choices("present", "absent", more='perRegion="true"')
+    assert parse_config(view(IMAGE, BRUSH, per_region)).verdict is None
+
+
+def test_note_of_a_region_goes_into_the_area_that_is_named_for_it_or_the_only_one() -> None:
+    def area(name: str) -> str:
+        return f'<TextArea name="{name}" toName="img" perRegion="true"/>'
+
+    assert parse_config(view(IMAGE, BRUSH, area("a"), area("reasons"))).region_notes == "reasons"
+    assert parse_config(view(IMAGE, BRUSH, area("caption"))).region_notes == "caption"
+    assert parse_config(view(IMAGE, BRUSH, area("a"), area("b"))).region_notes is None
+    assert parse_config(view(IMAGE, BRUSH, area("prompt"))).region_notes is None
+
+
+def test_fixed_text_is_the_request_of_the_whole_project() -> None:
+    area = '<TextArea name="request" toName="img" value="scratches"/>'
+    labelling = parse_config(view(IMAGE, BRUSH, area))
+    assert labelling.default_request == "scratches"
+    assert labelling.request_fields == ()
+    shown = parse_config(view('<Header value="$request"/>', IMAGE, BRUSH))
+    assert shown.default_request is None
 
 
 def test_brush_is_paired_with_its_own_image() -> None:
@@ -124,15 +189,9 @@ def test_smart_settings_that_get_in_the_way_are_warned_about() -> None:
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        (view(IMAGE), "no BrushLabels tag"),
-        (
-            view(
-                IMAGE,
-                '<RectangleLabels name="r" toName="img"><Label value="x"/>',
-                "</RectangleLabels>",
-            ),
-            "no BrushLabels tag",
-        ),
+        (view(IMAGE), "no BrushLabels"),
+        (view(IMAGE, '<Choices name="c" toName="img"><Choice value="x"/></Choices>'), "no Choices"),
+        (view(IMAGE, '<RectangleLabels name="r" toName="img"/>'), "RectangleLabels tag without"),
         (view(BRUSH), "no Image tag"),
         (view('<Image name="img" value="x.png"/>', BRUSH), "Image tag without value"),
         (view(IMAGE, '<BrushLabels name="b" toName="img"/>'), "without a Label tag"),

@@ -6,17 +6,19 @@ from typing import Any
 
 import pytest
 
-from backend.labelling import BrushLabel, Labelling
+from backend.controls import Kind, Label, Shape
+from backend.labelling import Labelling
 from backend.task_requests import LabelRequest, label_for, prompted_request, task_requests
 from segzero_ml.errors import RequestError
 
-CUP = BrushLabel("Cup", "Cup", ("Cup",))
-FIRE = BrushLabel("f1", "what puts out a fire", ("Fire", "f1", "what puts out a fire"))
+CUP = Label("Cup", "Cup", ("Cup",))
+FIRE = Label("f1", "what puts out a fire", ("Fire", "f1", "what puts out a fire"))
 FIELDS = ("request", "prompt")
 
 
-def labelling(*labels: BrushLabel, fields: tuple[str, ...] = ()) -> Labelling:
-    return Labelling("brush", "image", "image", labels, request_fields=fields, prompt="ask")
+def labelling(*labels: Label, fields: tuple[str, ...] = ()) -> Labelling:
+    brush = Shape(Kind.BRUSH, "brush", labels)
+    return Labelling("image", "image", (brush,), request_fields=fields, prompt="ask")
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,6 @@ def test_request_of_millions_of_characters_is_refused_without_being_searched() -
 
 
 def test_label_names_are_no_patterns() -> None:
-    odd = BrushLabel("(a+)+$", "x", ("(a+)+$",))
+    odd = Label("(a+)+$", "x", ("(a+)+$",))
     assert label_for("a" * 2000, (CUP, odd)) == "Cup"
     assert label_for("the (a+)+$ one", (CUP, odd)) == "(a+)+$"
