@@ -14,6 +14,7 @@ from backend.commands.corrections import app as corrections
 from backend.commands.evaluate import evaluate
 from backend.commands.export import export
 from backend.commands.models import models
+from backend.commands.preannotate import preannotate, refresh
 from backend.commands.predict import predict
 from backend.commands.presets import presets
 from backend.commands.retry import retry
@@ -76,6 +77,8 @@ def _options(
 
 for _command, _name in (
     (predict, "predict"),
+    (preannotate, "preannotate"),
+    (refresh, "refresh"),
     (up, "up"),
     (worker, "worker"),
     (serve, "serve"),

@@ -8,6 +8,7 @@ from typing import Final
 
 ALLOWED: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "predict": "backend.preannotate.job.run",
         "ingest": "backend.intake.ingest_job.run",
         "reconcile": "backend.reconcile.job.run",
     }

@@ -218,6 +218,20 @@ class LabelStudio:
         }
         return self._api.read(StoredPrediction, "POST", "/api/predictions/", json=body)
 
+    def add_predictions(self, project_id: int, predictions: Sequence[Mapping[str, object]]) -> None:
+        """Store predictions of several tasks, all of them or none.
+
+        Args:
+            project_id: The project of the tasks.
+            predictions: Each with `task`, `result`, `model_version` and `score`.
+        """
+        path = f"/api/projects/{project_id}/import/predictions"
+        reply = self._api.read(dict[str, Any], "POST", path, json=list(predictions))
+        if reply.get("created") != len(predictions):
+            raise LabelStudioError(
+                f"Label Studio stored {reply.get('created')} of {len(predictions)} predictions."
+            )
+
     def retrieve_predictions(self, project_id: int, task_ids: Sequence[int] | None = None) -> None:
         """Do what "Retrieve predictions" in the Data Manager does, and wait for it.
 

@@ -122,6 +122,16 @@ class ServingSettings(BaseSettings):
         description="Seconds between two comparisons of the store with Label Studio, which "
         "bring back what webhooks missed; 0 for none but segzero sync.",
     )
+    backend_url: str | None = Field(
+        default=None,
+        description="Address of the backend whose model answers segzero preannotate; "
+        "http://HOST:PORT of this machine by default.",
+    )
+    refresh_after_promotion: bool = Field(
+        default=False,
+        description="Whether tasks whose predictions a new model version has made stale get new "
+        "ones by themselves.",
+    )
     drain_s: float = Field(
         default=8.0,
         ge=0,
@@ -141,9 +151,9 @@ class ServingSettings(BaseSettings):
     def _lower_case_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(host.lower().rstrip(".") for host in value)
 
-    @field_validator("label_studio_url")
+    @field_validator("label_studio_url", "backend_url")
     @classmethod
-    def _check_label_studio_url(cls, value: str | None) -> str | None:
+    def _check_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
         try:

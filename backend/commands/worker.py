@@ -13,13 +13,20 @@ from segzero_ml.errors import ConfigError
 if TYPE_CHECKING:
     from training_hooks.queues import QueueName
 
-_JOBS: Final[Mapping[str, tuple[str, ...]]] = {"ingest": ("ingest", "reconcile")}
+_JOBS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ingest": ("ingest", "reconcile"),
+    "predict": ("predict",),
+}
 """Queue -> its jobs, whose modules are imported once instead of in every job's process."""
 
 
 def worker(
     queue: Annotated[
-        str, typer.Argument(help="ingest: turns events from Label Studio into corrections.")
+        str,
+        typer.Argument(
+            help="ingest: turns events from Label Studio into corrections. predict: "
+            "gives tasks of segzero preannotate their predictions."
+        ),
     ],
     burst: Annotated[
         bool, typer.Option("--burst", help="Stop when no job waits, instead of at Ctrl-C.")

@@ -19,7 +19,7 @@ from segzero_ml.errors import ConfigError
 from training_hooks.redis_server import EmbeddedServer
 from training_hooks.worker_options import WorkerOptions
 
-WORKERS: Final = ("ingest",)
+WORKERS: Final = ("ingest", "predict")
 """The queues that have a worker here. `segzero worker` knows what each preloads."""
 
 _SERVE: Final = "serve"

@@ -1,0 +1,134 @@
+"""The job that gives some tasks of a project their predictions; the entry of the allow-list."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from backend.label_studio import LabelStudio
+from backend.preannotate.asking import Backend, BackendAwayError, patiently
+from backend.preannotate.book import Book
+from backend.preannotate.pushing import has_version, push
+from backend.reconcile.projects import open_label_studio
+from backend.redis_access import open_redis
+from backend.settings import Settings, load_settings
+from training_hooks.running_job import RunningJob
+
+PATIENCE_S: Final = 600.0
+"""For so long a job waits for a backend that is away, busy, or still loads its model."""
+
+VERSION_PATIENCE_S: Final = 60.0
+"""For so long it waits for a backend that answers with another version than was asked for."""
+
+_LOOK_S: Final = 2.0
+_FUTILE_CALLS: Final = 5
+"""Calls in a row that may end at the backend's deadline without a single answer."""
+
+_log = logging.getLogger(__name__)
+
+
+def run(project: int, tasks: Sequence[int], version: str) -> dict[str, Any]:
+    """Predict tasks and store what comes of it in Label Studio.
+
+    Args:
+        project: Id of the project.
+        tasks: Ids of its tasks; those that have a prediction of the version are left alone.
+        version: Model version that is to answer.
+
+    Returns:
+        How many were predicted, were done already, are gone, and failed.
+
+    Raises:
+        ConfigError: A setting is wrong or missing.
+        LabelStudioError: Label Studio does not answer; the job may be tried again.
+        ModelError: The backend does not answer; the job may be tried again.
+        StoreError: Redis does not answer; the job may be tried again.
+    """
+    settings = load_settings()
+    job = RunningJob.current()
+    redis = open_redis(settings, "segzero-predict") if job is None else job.connection
+    book = Book(redis, settings.label_studio_name, project, version)
+    with open_label_studio(settings) as client, Backend(settings) as backend:
+        work = _Work(settings, client, backend, book, project, version, job)
+        return work.run(tasks)
+
+
+class _Work:
+    """One job's parts."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: LabelStudio,
+        backend: Backend,
+        book: Book,
+        project: int,
+        version: str,
+        job: RunningJob | None,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._backend = backend
+        self._book = book
+        self._project = project
+        self._version = version
+        self._check: Callable[[], None] = (lambda: None) if job is None else job.check
+
+    def run(self, tasks: Sequence[int]) -> dict[str, Any]:
+        found = self._client.listing.tasks_of(self._project, tasks)
+        todo = [task for task in found if not has_version(task, self._version)]
+        here = {int(task["id"]) for task in todo}
+        self._book.settle([task for task in tasks if task not in here], {})
+        counts = {"predicted": 0, "failed": 0}
+        if todo:
+            self._wait_for_version()
+            config = self._client.project(self._project).label_config
+            self._predict(config, todo, counts)
+        return {**counts, "done_before": len(found) - len(todo), "gone": len(tasks) - len(found)}
+
+    def _wait_for_version(self) -> None:
+        """A version that was promoted a moment ago may still be loading."""
+        until = time.monotonic() + VERSION_PATIENCE_S
+        while True:
+            found = patiently(lambda: self._backend.version(self._project), PATIENCE_S, self._check)
+            if found == self._version or time.monotonic() >= until:
+                return
+            time.sleep(_LOOK_S)
+
+    def _predict(
+        self, config: str, todo: Sequence[Mapping[str, Any]], counts: dict[str, int]
+    ) -> None:
+        """Ask until every task is answered or failed; what is there is written at once."""
+        waiting = list(todo)
+        futile = 0
+        while waiting:
+            asked = waiting
+            answers = patiently(
+                lambda asked=asked: self._backend.predict(self._project, config, asked),  # type: ignore[misc]
+                PATIENCE_S,
+                self._check,
+            )
+            waiting, ready = [], {}
+            failed: dict[int, str] = {}
+            for task, result, problem in zip(asked, answers.results, answers.problems, strict=True):
+                if problem is not None:
+                    failed[task["id"]] = problem
+                elif answers.version != self._version:
+                    failed[task["id"]] = (
+                        f"{answers.version} answers for this project, not {self._version}."
+                    )
+                elif result is None:
+                    waiting.append(task)
+                else:
+                    ready[task["id"]] = result
+            failed |= push(self._client, self._book, self._project, self._version, ready)
+            self._book.settle([task for task in ready if task not in failed], failed)
+            counts["predicted"] += len(ready.keys() - failed.keys())
+            counts["failed"] += len(failed)
+            futile = futile + 1 if len(waiting) == len(asked) else 0
+            if futile >= _FUTILE_CALLS:
+                raise BackendAwayError(
+                    f"The backend answered none of {len(waiting)} tasks in {futile} calls."
+                )
