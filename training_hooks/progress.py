@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from training_hooks.job_errors import JobCancelledError
-from training_hooks.train import Step
+from training_hooks.steps import Step
 
 PROGRESS: Final = "progress.json"
 CANCEL: Final = "cancel"

@@ -21,6 +21,8 @@ class RoundOptions:
     Args:
         rollouts: Answers sampled for each prompt, G in the paper.
         prompts_per_step: Prompts whose rollouts make one step.
+        rollouts_at_once: Rollouts that go through the model at once on the way back, on each
+            GPU: what memory a step takes. A power of two is best.
         epochs: How often every prompt is seen.
         max_steps: Steps after which a round ends in any case; None for no such bound.
         learning_rate: Of the adapter.
@@ -28,11 +30,16 @@ class RoundOptions:
         temperature: At which rollouts are sampled.
         kl: Weight of the divergence from the base model; beta in GRPO.
         max_new_tokens: Longest rollout; None for the preset's.
+        mask_truncated: Whether rollouts that did not come to an end teach nothing. They are
+            cut off by `max_new_tokens`; a model that rambles must learn from them.
         max_grad_norm: Longest gradient.
         train_vision: Whether the vision tower gets an adapter, too.
         save_every: Steps between two checkpoints.
         seed: Of the adapter's start and of every draw.
         weights: Of the parts of the reward.
+        cold_start: How often the corrected answers are shown before the rewards begin; 0 for
+            none.
+        cold_start_rate: Learning rate of that.
         rehearsal: What is mixed in besides the project's own data, so that the rest is not
             forgotten: `scenes`, the bundled domain; or the folder of a `requests.jsonl`; empty
             for nothing.
@@ -45,6 +52,7 @@ class RoundOptions:
 
     rollouts: int = 8
     prompts_per_step: int = 8
+    rollouts_at_once: int = 4
     epochs: float = 1.0
     max_steps: int | None = None
     learning_rate: float = 1e-5
@@ -52,11 +60,14 @@ class RoundOptions:
     temperature: float = 1.0
     kl: float = 0.01
     max_new_tokens: int | None = None
+    mask_truncated: bool = True
     max_grad_norm: float = 0.5
     train_vision: bool = False
     save_every: int = 25
     seed: int = 0
     weights: RewardWeights = field(default_factory=RewardWeights)
+    cold_start: int = 0
+    cold_start_rate: float = 1e-4
     rehearsal: str = ""
     rehearsal_share: float = 0.3
     rehearsal_held_out: int = 100
@@ -64,7 +75,10 @@ class RoundOptions:
     def __post_init__(self) -> None:
         if self.rollouts < 2:
             raise ConfigError("A round needs 2 rollouts a prompt at least: they are compared.")
-        if min(self.prompts_per_step, self.rank, self.save_every) < 1 or self.epochs <= 0:
+        if (
+            min(self.prompts_per_step, self.rank, self.save_every, self.rollouts_at_once) < 1
+            or self.epochs <= 0
+        ):
             raise ConfigError("Prompts a step, rank, epochs and save interval must be positive.")
         if not (self.learning_rate > 0 and self.temperature > 0 and self.kl >= 0):
             raise ConfigError("Learning rate and temperature must be positive, kl not negative.")
@@ -113,6 +127,7 @@ _BY_PRESET: Final = {
         _LARGE,
         learning_rate=1e-3,
         rank=32,
+        rollouts_at_once=16,
         kl=0.02,
         epochs=2.0,
         max_steps=32,

@@ -11,7 +11,8 @@ from training_hooks.report import RoundReport
 from training_hooks.report_charts import Curve
 from training_hooks.round_options import RoundOptions
 from training_hooks.snapshot import Snapshot
-from training_hooks.train import Step, Trained
+from training_hooks.steps import Step
+from training_hooks.train import Trained
 
 
 def report_of(

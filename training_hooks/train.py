@@ -16,7 +16,7 @@ Runs in a process of its own: it holds a GPU's memory, and may be killed at any 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,7 @@ from typing import Any
 from datasets import Dataset
 from peft import LoraConfig
 from PIL import Image
-from transformers import TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from segzero_ml.errors import DatasetError, ModelError
 from segzero_ml.images import load_image
@@ -39,13 +37,15 @@ from segzero_ml.reasoner.prompts import (
     prepare_image,
     size_seen,
 )
-from segzero_ml.rewards import RewardParts, Truth
+from segzero_ml.rewards import Truth
 from segzero_ml.segmenter import Segmenter
 from segzero_ml.types import ImageSize, Rle
+from training_hooks.checkpoints import checkpoints, discard_broken
+from training_hooks.cold_start import shown, teach
+from training_hooks.grpo import Reward, Trainer, Watcher
 from training_hooks.judge import Case, Judge
 from training_hooks.round_options import RoundOptions
-
-PARTS = ("mask", "box", "point", "format", "no_repetition", "length")
+from training_hooks.steps import Step, steps_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +63,6 @@ class Lesson:
     size: ImageSize
     request: str
     true_masks: tuple[Rle, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a step brought.
-
-    Args:
-        number: From 1.
-        total: Steps of the round.
-        figures: Mean reward, its parts, share of prompts without any spread, and what TRL
-            logs besides.
-    """
-
-    number: int
-    total: int
-    figures: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +105,19 @@ def train(
         ModelError: There is not enough memory, or no step was made.
     """
     prompts = prompts_per_step(len(lessons), options)
+    discard_broken(folder)
     reasoner = LocalReasoner.load(preset)
     segmenter = Segmenter.load(
         preset.segmenter, reasoner.model.device, revision=preset.segmenter_revision
     )
     cases = [_case(lesson, reasoner) for lesson in lessons]
     rows = [_row(number, lesson, reasoner) for number, lesson in enumerate(lessons)]
-    watch = _Watch(on_step)
-    trainer = GRPOTrainer(
+    watch = Watcher(on_step)
+    reward = Reward(Judge(segmenter, preset, options.weights), cases)
+    trainer = Trainer(
         model=reasoner.model,
         processing_class=reasoner.processor,
-        reward_funcs=[_Reward(Judge(segmenter, preset, options.weights), cases)],
+        reward_funcs=[reward],
         train_dataset=Dataset.from_list(rows),
         args=_config(preset, options, folder, prompts, reasoner.model.device.type == "cpu"),
         peft_config=LoraConfig(
@@ -142,11 +128,16 @@ def train(
         ),
         callbacks=[watch],
     )
-    trainer.train(resume_from_checkpoint=bool(_checkpoints(folder)))
+    trainer.spent = reward.spent
+    saved = checkpoints(folder)
+    if options.cold_start and not saved:
+        _cold_start(trainer.model, reasoner, lessons, cases, options)
+    trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
     if trainer.state.global_step < 1:  # TRL stops without a word when a batch is not full
         raise ModelError("The round made no step.", "Lower prompts_per_step.")
     trainer.save_model(str(folder / "last"))
-    return Trained((*_checkpoints(folder), folder / "last"), tuple(watch.steps), watch.was_stopped)
+    steps = tuple(steps_of(trainer.state))
+    return Trained((*checkpoints(folder), folder / "last"), steps, watch.was_stopped)
 
 
 def prompts_per_step(lessons: int, options: RoundOptions) -> int:
@@ -160,12 +151,34 @@ def prompts_per_step(lessons: int, options: RoundOptions) -> int:
     return min(options.prompts_per_step, lessons)
 
 
+def _cold_start(
+    model: Any,
+    reasoner: LocalReasoner,
+    lessons: Sequence[Lesson],
+    cases: Sequence[Case],
+    options: RoundOptions,
+) -> None:
+    answers = shown(reasoner, cases, [one.request for one in lessons], reasoner.preset)
+    teach(
+        model,
+        reasoner,
+        answers,
+        options.cold_start_rate,
+        options.cold_start,
+        options.seed,
+        options.max_grad_norm,
+    )
+
+
 def _config(
     preset: Preset, options: RoundOptions, folder: Path, prompts: int, on_cpu: bool
 ) -> GRPOConfig:
+    answers = prompts * options.rollouts
+    at_once = math.gcd(answers, options.rollouts_at_once)
     return GRPOConfig(
         output_dir=str(folder),
-        per_device_train_batch_size=prompts * options.rollouts,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=answers // at_once,
         num_generations=options.rollouts,
         num_train_epochs=options.epochs,
         max_steps=options.max_steps or -1,
@@ -175,7 +188,7 @@ def _config(
         lr_scheduler_type="constant",
         max_grad_norm=options.max_grad_norm,
         beta=options.kl,
-        mask_truncated_completions=True,
+        mask_truncated_completions=options.mask_truncated,
         activation_checkpointing=not on_cpu,
         use_cpu=on_cpu,
         bf16=not on_cpu,
@@ -186,59 +199,6 @@ def _config(
         report_to=["tensorboard"] if _has_tensorboard() else [],
         disable_tqdm=True,
     )
-
-
-class _Reward:
-    """The judge as TRL calls it: a group of rollouts after the other, in one list."""
-
-    __name__ = "masks"
-
-    def __init__(self, judge: Judge, cases: Sequence[Case]) -> None:
-        self._judge = judge
-        self._cases = cases
-
-    def __call__(
-        self,
-        completions: Sequence[Sequence[Mapping[str, str]]],
-        lesson: Sequence[int],
-        log_metric: Callable[[str, float], None] | None = None,
-        **_: object,
-    ) -> list[float | None]:
-        texts = [completion[0]["content"] for completion in completions]
-        earned: dict[int, RewardParts] = {}
-        for number in dict.fromkeys(lesson):
-            group = [i for i, of in enumerate(lesson) if of == number]
-            parts = self._judge.judge([texts[i] for i in group], self._cases[number])
-            earned.update(zip(group, parts, strict=True))
-        if log_metric is not None:
-            for name in PARTS:
-                values = [getattr(parts, name) for parts in earned.values()]
-                log_metric(f"reward/{name}", sum(values) / len(values))
-        return [earned[i].total for i in range(len(texts))]
-
-
-class _Watch(TrainerCallback):
-    """Tells of each step, and ends the round when asked to."""
-
-    def __init__(self, on_step: Callable[[Step], bool]) -> None:
-        self._on_step = on_step
-        self.steps: list[Step] = []
-        self.was_stopped = False
-
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any
-    ) -> None:  # the trainer's own last line has no loss
-        if not logs or "reward" not in logs:
-            return
-        figures = {
-            name: float(value)
-            for name, value in logs.items()
-            if isinstance(value, int | float) and math.isfinite(value)
-        }
-        step = Step(state.global_step, state.max_steps, figures)
-        self.steps.append(step)
-        if not self._on_step(step):
-            self.was_stopped = control.should_training_stop = True
 
 
 def _case(lesson: Lesson, reasoner: LocalReasoner) -> Case:
@@ -258,11 +218,6 @@ def _row(number: int, lesson: Lesson, reasoner: LocalReasoner) -> dict[str, Any]
         "image": prepare_image(load_image(lesson.image), preset.frame),
         "lesson": number,
     }
-
-
-def _checkpoints(folder: Path) -> tuple[Path, ...]:
-    found = folder.glob("checkpoint-*")
-    return tuple(sorted(found, key=lambda path: int(path.name.rpartition("-")[2])))
 
 
 def _has_tensorboard() -> bool:

@@ -140,7 +140,11 @@ class LocalReasoner:
         return self._answer(asked[:middle]) + self._answer(asked[middle:])
 
     def _generate(self, asked: list[_Asked]) -> list[ReasonerOutput]:
-        inputs = self._inputs(asked)
+        inputs = self.inputs(
+            [one.image for one in asked],
+            [one.request for one in asked],
+            [one.begun for one in asked],
+        )
         recorder = _GreedyRecorder()
         with torch.inference_mode():
             sequences = self.model.generate(
@@ -167,11 +171,12 @@ class LocalReasoner:
             )
         return outputs
 
-    def _inputs(self, asked: list[_Asked]) -> Any:
+    def inputs(
+        self, images: Sequence[Image.Image], requests: Sequence[str], begun: Sequence[str]
+    ) -> Any:
+        """What the model takes for a batch, padded on the left; arguments as for `go_on`."""
         kind = self.preset.frame
-        prompts = [
-            build_prompt(self.preset.prompt, one.request, self.special_tokens) for one in asked
-        ]
+        prompts = [build_prompt(self.preset.prompt, one, self.special_tokens) for one in requests]
         conversations = [
             [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
             for prompt in prompts
@@ -181,8 +186,8 @@ class LocalReasoner:
         )
         smallest, largest = kind.area_limits
         return self.processor(
-            text=[text + one.begun for text, one in zip(texts, asked, strict=True)],
-            images=[[prepare_image(one.image, kind)] for one in asked],
+            text=[text + start for text, start in zip(texts, begun, strict=True)],
+            images=[[prepare_image(image, kind)] for image in images],
             padding=True,
             padding_side="left",
             return_tensors="pt",

@@ -23,7 +23,7 @@ from training_hooks.round import CANCEL, PROGRESS, REPORT, RESULT, run_round
 from training_hooks.round_options import default_options
 from training_hooks.round_report import curves_of
 from training_hooks.snapshot import Snapshot, SnapshotOptions, build_snapshot
-from training_hooks.train import Step
+from training_hooks.steps import Step
 
 # The trainer asks the model under its old name.
 pytestmark = pytest.mark.filterwarnings(

@@ -14,7 +14,8 @@ from segzero_ml.errors import ConfigError, DatasetError
 from segzero_ml.presets import get_preset
 from segzero_ml.types import ImageSize
 from training_hooks.round_options import RoundOptions, default_options
-from training_hooks.train import Lesson, Step, prompts_per_step, train
+from training_hooks.steps import Step
+from training_hooks.train import Lesson, prompts_per_step, train
 
 # The trainer asks the model under its old name.
 pytestmark = pytest.mark.filterwarnings(
@@ -52,6 +53,24 @@ def test_a_round_leaves_an_adapter_that_has_learned_and_says_what_each_step_brou
     assert [path.name for path in done.checkpoints] == ["checkpoint-1", "checkpoint-2", "last"]
     adapter = load_file(done.checkpoints[-1] / "adapter_model.safetensors")
     assert any(name.endswith("lora_B.weight") and value.any() for name, value in adapter.items())
+
+
+@pytest.mark.slow
+def test_a_round_that_was_cut_short_goes_on_from_its_last_whole_checkpoint(
+    lessons: list[Lesson], tmp_path: Path
+) -> None:
+    train(lessons, get_preset("tiny"), SHORT, tmp_path, lambda step: step.number < 1)
+    (tmp_path / "checkpoint-2").mkdir()  # as a kill leaves one
+    heard: list[int] = []
+
+    def hear(step: Step) -> bool:
+        heard.append(step.number)
+        return True
+
+    done = train(lessons, get_preset("tiny"), SHORT, tmp_path, hear)
+    assert heard == [2]
+    assert [step.number for step in done.steps] == [1, 2]
+    assert [path.name for path in done.checkpoints] == ["checkpoint-1", "checkpoint-2", "last"]
 
 
 @pytest.mark.slow

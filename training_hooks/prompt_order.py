@@ -1,0 +1,60 @@
+"""In which order prompts are taken: those that teach nothing make room for others.
+
+Where all answers to a prompt cut the same mask, none of them is better than the others, and
+their advantages are 0 or hang on form alone. Such a prompt is left out of the next epoch; it
+comes back in the one after, as the model may have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import torch
+from torch.utils.data import Sampler
+
+SPREAD: Final = 0.005
+"""Mask IoU by which answers to a prompt differ at least if they are to teach anything."""
+
+
+class PromptOrder(Sampler[int]):
+    """Yields prompts as TRL wants them: each so often in a row as it has rollouts.
+
+    Args:
+        prompts: How many there are.
+        at_once: How many make a batch; a last batch that is not full is dropped.
+        rollouts: How often each is repeated in a row.
+        passes: How often a batch is repeated.
+        spent: Prompts that taught nothing; whoever scores rollouts adds to it, and each epoch
+            empties it.
+        seed: Of the order.
+    """
+
+    def __init__(
+        self, prompts: int, at_once: int, rollouts: int, passes: int, spent: set[int], seed: int
+    ) -> None:
+        self._prompts = prompts
+        self._at_once = at_once
+        self._rollouts = rollouts
+        self._passes = passes
+        self._spent = spent
+        self._drawn = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return self._prompts // self._at_once * self._at_once * self._rollouts * self._passes
+
+    def __iter__(self) -> Iterator[int]:
+        left_out = set(self._spent)
+        self._spent.clear()
+        if len(left_out) >= self._prompts:  # nothing teaches anything: better all than none
+            left_out.clear()
+        order: list[int] = []
+        needed = self._prompts // self._at_once * self._at_once
+        while len(order) < needed:
+            drawn = torch.randperm(self._prompts, generator=self._drawn).tolist()
+            order += [number for number in drawn if number not in left_out]
+        for start in range(0, needed, self._at_once):
+            batch = order[start : start + self._at_once]
+            for _ in range(self._passes):
+                for number in batch:
+                    yield from [number] * self._rollouts
