@@ -19,7 +19,9 @@ from backend.addresses import Resolver, resolve
 from backend.champions import Champions
 from backend.errors import BodyError, UnavailableError
 from backend.fetch import ImageFetcher
+from backend.image_cache import CachedFetcher
 from backend.intake.receiver import Intake
+from backend.learning.trigger import Triggers
 from backend.logs import adopt_library_logs
 from backend.metrics import CountCalls, Metrics
 from backend.model_folders import registries
@@ -82,7 +84,8 @@ def create_app(
         on_load=champions.begin,
         between=champions.refresh,
     )
-    fetcher = ImageFetcher(settings, transport=transport, resolver=resolver)
+    plain = ImageFetcher(settings, transport=transport, resolver=resolver)
+    fetcher = CachedFetcher(plain, settings)
     predictor = Predictor(model, champions, fetcher, settings, metrics)
     intake = Intake(settings, metrics)
     metrics.registry.register(ReportCollector(settings, intake.survey))
@@ -97,6 +100,7 @@ def create_app(
         fetcher,
         intake,
         Schedule(settings),
+        Triggers(settings),
     )
 
     app = FastAPI(
@@ -118,12 +122,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     services.intake.start()
     services.schedule.start()
+    services.triggers.start()
     services.model.start()
     try:
         yield
     finally:
         services.predictor.begin_drain()
         await asyncio.to_thread(services.schedule.stop)
+        await asyncio.to_thread(services.triggers.stop)
         await asyncio.to_thread(services.intake.stop)
         await asyncio.to_thread(services.model.stop, services.predictor.drain_left_s)
         await services.fetcher.aclose()

@@ -11,6 +11,7 @@ ALLOWED: Final[Mapping[str, str]] = MappingProxyType(
         "predict": "backend.preannotate.job.run",
         "ingest": "backend.intake.ingest_job.run",
         "reconcile": "backend.reconcile.job.run",
+        "train": "backend.learning.train_job.run",
     }
 )
 """Name of a function, as jobs carry it -> its dotted path."""

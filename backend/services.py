@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from backend.access import Guard
 from backend.champions import Champions
-from backend.fetch import ImageFetcher
+from backend.image_cache import Fetches
 from backend.intake.receiver import Intake
+from backend.learning.trigger import Triggers
 from backend.metrics import Metrics
 from backend.model_thread import ModelThread
 from backend.predictor import Predictor
@@ -25,6 +26,7 @@ class Services:
     model: ModelThread
     champions: Champions
     predictor: Predictor
-    fetcher: ImageFetcher
+    fetcher: Fetches
     intake: Intake
     schedule: Schedule
+    triggers: Triggers

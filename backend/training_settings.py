@@ -96,6 +96,104 @@ class TrainingSettings(BaseSettings):
         description="Corrections up to which a round is small, and takes all there are.",
     )
 
+    train_threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="Threads of the processor that a round of training uses; without a number "
+        "half of those there are, so that serving keeps answering.",
+    )
+
+    train_rollouts: int | None = Field(
+        default=None,
+        ge=2,
+        description="Answers sampled for each prompt; this and what follows: without a value the "
+        "preset's own.",
+    )
+    train_prompts_per_step: int | None = Field(
+        default=None, ge=1, description="Prompts whose answers make one step."
+    )
+    train_epochs: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="How often a round sees every prompt."
+    )
+    train_max_steps: int | None = Field(
+        default=None, ge=1, description="Steps after which a round ends in any case."
+    )
+    train_learning_rate: float | None = Field(
+        default=None, gt=0, le=1, description="Learning rate of the adapter."
+    )
+    train_rank: int | None = Field(
+        default=None, ge=1, le=1024, description="Rank of the adapter; its alpha is twice that."
+    )
+    train_temperature: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Temperature at which answers are sampled.",
+    )
+    train_kl: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Weight of the divergence from the base model.",
+    )
+    train_max_new_tokens: int | None = Field(
+        default=None, ge=1, description="Tokens of the longest sampled answer."
+    )
+    train_mask_truncated: bool | None = Field(
+        default=None,
+        description="Whether sampled answers that this limit cut off teach nothing.",
+    )
+    train_max_grad_norm: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Longest gradient."
+    )
+    train_vision: bool | None = Field(
+        default=None, description="Whether the vision tower gets an adapter, too."
+    )
+    train_save_every: int | None = Field(
+        default=None, ge=1, description="Steps between two checkpoints."
+    )
+    train_seed: int | None = Field(
+        default=None, ge=0, description="Of the adapter's start and of every draw."
+    )
+    train_rehearsal: str | None = Field(
+        default=None,
+        description="What a round mixes in so that the rest is not forgotten: `scenes`, the "
+        "bundled domain, or the folder of a `requests.jsonl`.",
+    )
+    train_rehearsal_share: float | None = Field(
+        default=None, ge=0, lt=1, description="Share of that among the prompts of a round."
+    )
+    train_rehearsal_held_out: int | None = Field(
+        default=None, ge=0, description="Examples of it on which the gate asks for no fall."
+    )
+    train_weight_mask: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Weight of the masks' IoU in the reward; must be the greatest.",
+    )
+    train_weight_box: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, description="The same of the boxes' IoU."
+    )
+    train_weight_point: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="The same of points inside the true masks.",
+    )
+    train_weight_format: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, description="The same of the answer's form."
+    )
+    train_weight_no_repetition: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="The same of not going round in circles.",
+    )
+    train_weight_length: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, description="The same of the answer's length."
+    )
+
     @field_validator("train_schedule")
     @classmethod
     def _check_schedule(cls, value: str | None) -> str | None:

@@ -66,6 +66,11 @@ class RunningJob:
         """Whether an earlier try of this job failed, or died with its process."""
         return "last_failure" in self._job.meta
 
+    @property
+    def is_last_try(self) -> bool:
+        """Whether the job becomes a dead letter if it fails now."""
+        return not self._job.retries_left
+
     def forgo_tries(self) -> None:
         """Have the job buried at once if it fails now: trying again would not help."""
         self._job.retries_left = 0

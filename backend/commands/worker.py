@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _JOBS: Final[Mapping[str, tuple[str, ...]]] = {
     "ingest": ("ingest", "reconcile"),
     "predict": ("predict",),
+    "train": ("train",),
 }
 """Queue -> its jobs, whose modules are imported once instead of in every job's process."""
 
@@ -25,7 +26,8 @@ def worker(
         str,
         typer.Argument(
             help="ingest: turns events from Label Studio into corrections. predict: "
-            "gives tasks of segzero preannotate their predictions."
+            "gives tasks of segzero preannotate their predictions. train: runs rounds of "
+            "training, one at a time."
         ),
     ],
     burst: Annotated[
@@ -44,6 +46,10 @@ def worker(
     from training_hooks.worker import run_worker
 
     name = find_queue(queue)
+    if name == "train":
+        from backend.learning.installed import check_can_train
+
+        check_can_train()
     # Its jobs fork, and a fork copies none of the threads that numpy would start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")

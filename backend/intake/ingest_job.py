@@ -28,6 +28,7 @@ from backend.intake.studio import Studio
 from backend.intake.write import write_annotation
 from backend.jobs import ALLOWED
 from backend.labelling import Labelling, parse_config
+from backend.learning.trigger import consider_soon
 from backend.redis_access import open_redis
 from backend.settings import Settings, load_settings
 from segzero_ml.errors import InputError, LabellingConfigError
@@ -71,14 +72,19 @@ def run(changes: Sequence[str]) -> dict[str, Any]:
         return {"taken apart": len(changes)}
     image_of = ImageLookup(settings, redis)
     outcomes: Counter[str] = Counter()
+    touched: set[int] = set()
     with Studio(settings) as studio:
         for text in changes:
             try:
-                outcomes[ingest(unpack(text), settings, redis, studio, image_of)] += 1
+                change = unpack(text)
+                outcomes[ingest(change, settings, redis, studio, image_of)] += 1
             except InputError:
                 if job is not None and len(changes) == 1:
                     job.forgo_tries()
                 raise
+            if change.project is not None and not isinstance(change, AnnotationsGone | TasksGone):
+                touched.add(change.project)
+    consider_soon(redis, settings, touched)
     return dict(outcomes)
 
 

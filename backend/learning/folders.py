@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +11,9 @@ from backend.model_folders import project_slug
 from backend.settings import Settings
 
 _SNAPSHOTS: Final = "snapshots"
+_ROUNDS: Final = "rounds"
+_LOCKS: Final = "locks"
+_LONGEST_NAME: Final = 64
 
 
 def snapshots_folder(settings: Settings, project: int) -> Path:
@@ -22,3 +27,25 @@ def all_snapshot_folders(settings: Settings) -> tuple[Path, ...]:
     if not folder.is_dir():
         return ()
     return tuple(sorted(one for one in folder.iterdir() if one.is_dir()))
+
+
+def rounds_folder(settings: Settings, project: int) -> Path:
+    """The rounds of training of one project: a folder each, with checkpoints and report."""
+    return settings.data_dir.absolute() / _ROUNDS / project_slug(settings, project)
+
+
+def locks_folder(settings: Settings) -> Path:
+    """Where trainers of this data folder lock their projects."""
+    return settings.data_dir.absolute() / _LOCKS
+
+
+def loop_name(settings: Settings, project: int) -> str:
+    """What a project's training is called in locks, jobs and Redis: letters, digits, _ and -.
+
+    Its folders' name where that is one; else a hash of it, as a Label Studio's name may be
+    longer and hold dots.
+    """
+    slug = project_slug(settings, project)
+    if len(slug) <= _LONGEST_NAME and re.fullmatch(r"[A-Za-z0-9_-]+", slug):
+        return slug
+    return f"{hashlib.sha256(slug.encode()).hexdigest()[:16]}-{project}"

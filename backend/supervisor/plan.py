@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from backend.learning.installed import can_train
 from backend.redis_access import redis_folder
 from backend.settings import ENV_PREFIX, Settings
 from backend.supervisor.redis_service import RedisService
@@ -20,7 +21,10 @@ from training_hooks.redis_server import EmbeddedServer
 from training_hooks.worker_options import WorkerOptions
 
 WORKERS: Final = ("ingest", "predict")
-"""The queues that have a worker here. `segzero worker` knows what each preloads."""
+"""The queues that always have a worker here. `segzero worker` knows what each preloads."""
+
+TRAIN: Final = "train"
+"""Has a worker where what trains is installed."""
 
 _SERVE: Final = "serve"
 _TIDYING_S: Final = 5.0
@@ -30,7 +34,12 @@ _TIDYING_S: Final = 5.0
 def names(settings: Settings) -> tuple[str, ...]:
     """The processes there will be, in the order in which they start."""
     embedded = () if settings.redis_url is not None else (RedisService.name,)
-    return (*embedded, *WORKERS, _SERVE)
+    return (*embedded, *workers(), _SERVE)
+
+
+def workers() -> tuple[str, ...]:
+    """The queues that have a worker here."""
+    return (*WORKERS, TRAIN) if can_train() else WORKERS
 
 
 def stages(
@@ -55,7 +64,7 @@ def stages(
     found.append(
         [
             ProgramService(Program(queue, command("worker", queue), env, worker_grace_s), write)
-            for queue in WORKERS
+            for queue in workers()
         ]
     )
     serve = Program(_SERVE, command("serve"), env, settings.drain_s + _TIDYING_S)

@@ -1,0 +1,252 @@
+"""One round of a train job: snapshot, training process, verdict, promotion.
+
+Safe to run again after a crash at any point: the round's folder is named by what it learns from,
+how, and against whom, so that the next try goes on in it from its last checkpoint; a version
+that was published already is not published twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from redis import Redis
+
+from backend.learning.folders import rounds_folder, snapshots_folder
+from backend.learning.promotion import promote
+from backend.learning.round_settings import round_overrides
+from backend.learning.round_state import Phase, RoundState, show_state
+from backend.learning.take_snapshot import take_snapshot
+from backend.learning.trainer import peak_memory_bytes, read_json, round_command, run_process
+from backend.settings import Settings
+from segzero_ml.durable import make_folder, replace_file
+from segzero_ml.errors import DatasetError, JobError
+from segzero_ml.registry import Registry
+from training_hooks.fence import Fence
+from training_hooks.job_errors import JobCancelledError
+from training_hooks.loop_reader import LoopReader
+from training_hooks.running_job import RunningJob
+from training_hooks.snapshot import Snapshot
+from training_hooks.snapshot_records import time_text
+from training_hooks.store import CorrectionStore
+from training_hooks.store_values import ProjectKey
+
+_log = logging.getLogger(__name__)
+
+# Names of files in the round's folder, see `training_hooks.round`, which loads torch.
+PROGRESS: Final = "progress.json"
+RESULT: Final = "result.json"
+REPORT: Final = "report.html"
+CANCEL: Final = "cancel"
+OPTIONS: Final = "options.json"
+
+_CANCEL_PATIENCE_S: Final = 600.0
+"""How long the step that runs may take on when the round is to end."""
+_SHOW_EVERY_S: Final = 5.0
+_PHASES: Final = {
+    "loading": Phase.TRAINING,
+    "training": Phase.TRAINING,
+    "comparing": Phase.COMPARING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a train job works with.
+
+    Args:
+        settings: All settings.
+        project: Which project.
+        name: From `loop_name`.
+        redis: Redis.
+        registry: The project's versions.
+        fence: The right to train.
+        job: The job, or None outside of a worker.
+    """
+
+    settings: Settings
+    project: ProjectKey
+    name: str
+    redis: Redis
+    registry: Registry
+    fence: Fence
+    job: RunningJob | None
+
+    @property
+    def store(self) -> CorrectionStore:
+        """The corrections."""
+        return CorrectionStore(self.redis)
+
+    @property
+    def reader(self) -> LoopReader:
+        """The corrections by time."""
+        return LoopReader(self.redis)
+
+
+class RoundRun:
+    """A round that is being run.
+
+    Args:
+        work: What it works with.
+        state: How it stands, from an earlier try or newly begun; kept up to date.
+    """
+
+    def __init__(self, work: Work, state: RoundState) -> None:
+        self._work = work
+        self.state = state
+        self._seen: Mapping[str, Any] | None = None
+        self._shown_at = self._cancelled_at = float("-inf")
+        self._began = time.monotonic()
+        self._seconds_before = state.seconds
+
+    def go(self) -> RoundState:
+        """Run it to its end.
+
+        Returns:
+            How it stands: promoted, or the champion kept. Others see that only when its end is
+            recorded: a try that comes after this one goes on as long as it is not.
+
+        Raises:
+            JobCancelledError: Somebody asked for its end.
+            SegZeroError: It failed; see `train_job`.
+        """
+        snapshot = self._snapshot()
+        self._check()
+        folder = self._folder(snapshot)
+        result = self._result(snapshot, folder)
+        verdict = result["verdict"]
+        reasons = tuple(str(reason) for reason in verdict["reasons"])
+        measured: dict[str, Any] = {
+            "verdict": reasons,
+            "held_out_iou": _best_iou(result),
+            "champion_iou": result.get("champion_mean_iou"),
+        }
+        if not verdict["promote"]:
+            text = "The champion stays: " + " ".join(reasons)
+            self._change(**measured, phase=Phase.KEPT, text=text)
+            return self.state
+        self.note(**measured, phase=Phase.PROMOTING)
+        version = promote(self._work, self.state, folder, result)
+        self._change(phase=Phase.PROMOTED, version=version, text=f"{version} was promoted.")
+        return self.state
+
+    def note(self, **changes: Any) -> None:
+        """Change how it stands, for all to see."""
+        self._change(**changes)
+        self._shown_at = time.monotonic()
+        show_state(self._work.redis, self._work.name, self.state)
+
+    def _change(self, **changes: Any) -> None:
+        self.state = replace(
+            self.state,
+            **changes,
+            seconds=round(self._seconds_before + time.monotonic() - self._began, 1),
+            peak_memory_bytes=max(self.state.peak_memory_bytes, peak_memory_bytes()),
+        )
+
+    def _check(self) -> None:
+        if self._work.job is not None:
+            self._work.job.check()
+
+    def _snapshot(self) -> Snapshot:
+        """The one that an earlier try took, if it is still there; else a new one."""
+        work = self._work
+        if self.state.snapshot:
+            folder = snapshots_folder(work.settings, work.project.project) / self.state.snapshot
+            try:
+                return Snapshot.open(folder)
+            except DatasetError as error:
+                _log.warning("Taking the snapshot anew: %s", error.message)
+        self.note(phase=Phase.SNAPSHOT)
+        snapshot = take_snapshot(work.reader, work.project, work.settings)
+        watermark = time_text(snapshot.manifest.watermark)
+        self.note(snapshot=snapshot.id, watermark=watermark)
+        return snapshot
+
+    def _folder(self, snapshot: Snapshot) -> Path:
+        settings = self._work.settings
+        content = [settings.preset, round_overrides(settings), self.state.champion]
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        name = f"{snapshot.id}-{digest[:8]}"
+        folder = rounds_folder(settings, self._work.project.project) / name
+        try:
+            make_folder(folder)
+            replace_file(folder / OPTIONS, json.dumps(round_overrides(settings)).encode())
+        except OSError as error:
+            raise JobError(
+                f"The folder of the round {folder} cannot be written: {error.strerror or error}.",
+                "Check the free space and the permissions of the data folder.",
+            ) from error
+        self.note(round=name, folder=str(folder))
+        return folder
+
+    def _result(self, snapshot: Snapshot, folder: Path) -> Mapping[str, Any]:
+        if not (folder / RESULT).exists():
+            self._train(snapshot, folder)
+        result = read_json(folder / RESULT)
+        if result is None:
+            (folder / RESULT).unlink(missing_ok=True)
+            raise JobError("The round left no result that can be read.")
+        if (folder / REPORT).exists():
+            self.note(report=str(folder / REPORT))
+        return result
+
+    def _train(self, snapshot: Snapshot, folder: Path) -> None:
+        (folder / CANCEL).unlink(missing_ok=True)
+        (folder / PROGRESS).unlink(missing_ok=True)
+        work, champion = self._work, self.state.champion
+        ending = run_process(
+            round_command(
+                snapshot.folder,
+                folder,
+                work.settings.preset,
+                None if champion is None else work.registry.version(champion).folder,
+                folder / OPTIONS if round_overrides(work.settings) else None,
+            ),
+            folder,
+            work.settings,
+            work.fence.fileno(),
+            lambda: self._look(folder),
+        )
+        self.note()
+        if (folder / CANCEL).exists() and ending.status != 0:
+            raise JobCancelledError("The round was cancelled.")
+        ending.check("The training process")
+
+    def _look(self, folder: Path) -> None:
+        """Pass on how far the process is, and to it that it is to end."""
+        job, now = self._work.job, time.monotonic()
+        if job is not None and job.cancelled():
+            if not (folder / CANCEL).exists():
+                (folder / CANCEL).touch()
+                self._cancelled_at = now
+            if now - self._cancelled_at > _CANCEL_PATIENCE_S:
+                raise JobCancelledError("The round was cancelled, in the middle of a step.")
+        found = read_json(folder / PROGRESS)
+        if found is None or (found == self._seen and now - self._shown_at < _SHOW_EVERY_S):
+            return
+        self._seen = found
+        step, steps = found.get("step", self.state.step), found.get("steps", self.state.steps)
+        phase = _PHASES.get(str(found.get("phase")), self.state.phase)
+        self.note(
+            phase=phase,
+            step=step,
+            steps=steps,
+            seconds_left=found.get("seconds_left"),
+            figures=found.get("figures", self.state.figures),
+            held_out_iou=found.get("held_out_iou", self.state.held_out_iou),
+            champion_iou=found.get("champion_iou", self.state.champion_iou),
+        )
+        if job is not None:
+            job.progress(step, max(steps, 1), phase.value)
+
+
+def _best_iou(result: Mapping[str, Any]) -> float | None:
+    means = result.get("checkpoint_mean_ious")
+    return max(means) if means else None
