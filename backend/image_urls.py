@@ -67,6 +67,11 @@ def inline_image(value: str, max_bytes: int) -> bytes | None:
         raise ImageError("The image in the task is not valid base64.") from None
 
 
+def is_upload(value: str) -> bool:
+    """Whether a value names a file uploaded to Label Studio: its name is never used again."""
+    return value.strip().startswith(("/data/upload/", "upload/"))
+
+
 def first_target(value: str, settings: Settings, task_id: int | None = None) -> Target:
     """The address of a task's image.
 

@@ -6,12 +6,12 @@ import asyncio
 
 from PIL import Image
 
-from backend.fetch import ImageFetcher
+from backend.image_cache import Fetches
 from segzero_ml.images import ImageLimits, decode_image
 
 
 async def load_task_image(
-    fetcher: ImageFetcher, value: object, limits: ImageLimits, task_id: int | None = None
+    fetcher: Fetches, value: object, limits: ImageLimits, task_id: int | None = None
 ) -> Image.Image:
     """Fetch and decode the image that a task names.
 

@@ -66,6 +66,11 @@ class ServingSettings(BaseSettings):
     max_image_pixels: int = Field(
         default=50_000_000, ge=1, description="Largest image that is decoded, in pixels."
     )
+    image_cache_bytes: int = Field(
+        default=1024 * _MIB,
+        ge=0,
+        description="Most bytes of fetched images that are kept in the data folder; 0 for none.",
+    )
     fetch_timeout_s: float = Field(
         default=20.0, gt=0, le=600, description="Longest time to fetch one image, in seconds."
     )
@@ -75,6 +80,11 @@ class ServingSettings(BaseSettings):
         description="Fields of a task's data that may hold the request, first match wins, "
         "separated by commas. A field that the labelling config shows goes before them.",
     )
+    keep_request: bool = Field(
+        default=False,
+        description="Whether the request that was typed last in a project is asked of the next "
+        "task that is opened there and has none of its own, for half an hour.",
+    )
     batch_size: int = Field(
         default=4, ge=1, le=256, description="Requests that the model answers at once."
     )
@@ -83,6 +93,13 @@ class ServingSettings(BaseSettings):
         gt=0,
         description="Seconds after which /predict returns what is finished; Label Studio "
         "waits 100 s, many proxies 90 s.",
+    )
+    late_work_s: float = Field(
+        default=3600.0,
+        ge=0,
+        description="Seconds of work, as estimated, that may go on behind calls that were "
+        "answered at the deadline; its predictions are written through Label Studio's API. 0: "
+        "what is late waits for the next Retrieve predictions.",
     )
     load_wait_s: float = Field(
         default=60.0,

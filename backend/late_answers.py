@@ -1,0 +1,217 @@
+"""Answers that come after their call was answered: the work goes on, and Label Studio gets them.
+
+Label Studio gives up a call after 100 s, so a call is answered before that with what there is.
+What is still missing then is worked on behind it, and written through the API of predictions.
+Whoever asks for such a task meanwhile, or for one that another call is answering, does not have
+it done a second time: Label Studio would store it twice.
+
+All of it belongs to the event loop; only the writing runs in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from backend.preannotate.book import Book
+from backend.preannotate.pushing import push
+from backend.reconcile.projects import open_label_studio
+from backend.redis_access import open_redis
+from backend.settings import Settings
+from segzero_ml.errors import LabelStudioError, SegZeroError, StoreError
+
+_log = logging.getLogger(__name__)
+
+_PAUSES_S: Final = (2.0, 5.0, 15.0, 30.0, 60.0)
+"""Between tries to write; after the last one the answers are let go."""
+
+Push = Callable[[int, str, Mapping[int, Mapping[str, Any]]], Mapping[int, str]]
+"""Writes predictions of a project in a version: task → prediction; gives task → problem."""
+
+
+def item_key(
+    project: int | None, task: object, version: str, asked: object
+) -> tuple[Hashable, ...] | None:
+    """What makes two tasks of calls the same work; None where Label Studio cannot be told apart.
+
+    Args:
+        project: Id of the project.
+        task: Id of the task.
+        version: Model version that answers.
+        asked: What else the answer depends on: data, requests, labelling config; JSON.
+    """
+    if project is None or not isinstance(task, int):
+        return None
+    text = json.dumps(asked, sort_keys=True, default=str)
+    return project, task, version, hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+@dataclass(slots=True)
+class _Late:
+    """One answer to be written."""
+
+    project: int
+    version: str
+    task: int
+    prediction: Mapping[str, Any]
+    written: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class LateAnswers:
+    """Keeps track of work in hand, and writes what comes too late.
+
+    Args:
+        settings: Where Label Studio and Redis are, and how much may be late.
+        write: Writes predictions, in a thread; by default through Label Studio's API.
+        pauses_s: Seconds between tries to write.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        write: Push | None = None,
+        pauses_s: tuple[float, ...] = _PAUSES_S,
+    ) -> None:
+        self._settings = settings
+        self._write = write or self._through_api
+        self._pauses_s = pauses_s
+        self._in_hand: dict[Hashable, asyncio.Event] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self._ready: list[_Late] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._closing = False
+        self.estimated_s = 0.0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether late answers can be written at all."""
+        named = self._settings.label_studio_url and self._settings.label_studio_token
+        return bool(named) and self._settings.late_work_s > 0 and not self._closing
+
+    # The same work, once
+
+    def take(self, key: Hashable) -> asyncio.Event | None:
+        """Begin a piece of work.
+
+        Returns:
+            None if nobody had it in hand; `done` is to be called for it then. Else an event
+            that is set when it is over.
+        """
+        found = self._in_hand.get(key)
+        if found is None:
+            self._in_hand[key] = asyncio.Event()
+        return found
+
+    def done(self, key: Hashable) -> None:
+        """A piece of work is over."""
+        found = self._in_hand.pop(key, None)
+        if found is not None:
+            found.set()
+
+    # Behind a call
+
+    def fits(self, seconds_each: float, tasks: int) -> int:
+        """How many more tasks may be late, given how long one takes."""
+        left = self._settings.late_work_s - self.estimated_s
+        return max(0, min(tasks, int(left / max(seconds_each, 1e-6))))
+
+    def go_on(
+        self, workers: set[asyncio.Task[None]], estimated_s: float, finish: Callable[[], object]
+    ) -> None:
+        """Let the workers of a call end behind it.
+
+        Args:
+            workers: They answer its tasks; `add` takes their answers.
+            estimated_s: How long they will take.
+            finish: Called when all have ended.
+        """
+        self.estimated_s += estimated_s
+
+        async def see_to_its_end() -> None:
+            try:
+                await asyncio.gather(*workers, return_exceptions=True)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                self.estimated_s = max(0.0, self.estimated_s - estimated_s)
+                finish()
+
+        call = asyncio.create_task(see_to_its_end())
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    async def add(
+        self, project: int, version: str, task: int, prediction: Mapping[str, Any]
+    ) -> None:
+        """Have an answer written; returns when that was done, or was given up."""
+        late = _Late(project, version, task, prediction)
+        self._ready.append(late)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_all())
+        await late.written.wait()
+
+    async def aclose(self, timeout_s: float) -> None:
+        """End the work; what is answered already is written, if that takes no longer than told."""
+        self._closing = True
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        if self._writer is not None and not self._writer.done():
+            await asyncio.wait({self._writer}, timeout=timeout_s)
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+
+    async def _write_all(self) -> None:
+        while self._ready:
+            first = self._ready[0]
+            same = (first.project, first.version)
+            group = [one for one in self._ready if (one.project, one.version) == same]
+            self._ready = [one for one in self._ready if (one.project, one.version) != same]
+            try:
+                await self._write_group(group)
+            finally:
+                for one in group:
+                    one.written.set()
+
+    async def _write_group(self, group: list[_Late]) -> None:
+        project, version = group[0].project, group[0].version
+        predictions = {one.task: one.prediction for one in group}
+        for pause in (*self._pauses_s, None):
+            try:
+                problems = await asyncio.to_thread(self._write, project, version, predictions)
+            except (LabelStudioError, StoreError) as error:
+                if pause is None or self._closing:
+                    self._give_up(project, predictions, str(error))
+                    return
+                await asyncio.sleep(pause)
+            except SegZeroError as error:
+                self._give_up(project, predictions, str(error))
+                return
+            else:
+                for task, reason in problems.items():
+                    self._give_up(project, {task: predictions[task]}, reason)
+                fields = {"project": project, "tasks": len(predictions) - len(problems)}
+                _log.info("predict.late_written", extra={"fields": fields})
+                return
+
+    def _give_up(
+        self, project: int, predictions: Mapping[int, Mapping[str, Any]], reason: str
+    ) -> None:
+        fields = {"project": project, "tasks": list(predictions)[:20], "reason": reason}
+        _log.error("predict.late_lost", extra={"fields": fields})
+
+    def _through_api(
+        self, project: int, version: str, predictions: Mapping[int, Mapping[str, Any]]
+    ) -> Mapping[int, str]:
+        name = self._settings.label_studio_name
+        with (
+            open_label_studio(self._settings) as client,
+            open_redis(self._settings, "segzero-late") as redis,
+        ):
+            book = Book(redis, name, project, version)
+            return push(client, book, project, version, predictions)
