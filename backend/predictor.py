@@ -6,20 +6,24 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from PIL import Image
+
 from backend.champions import Champions
 from backend.errors import UnavailableError
-from backend.fetch import ImageFetcher
+from backend.image_cache import Fetches
 from backend.images import load_task_image
+from backend.interactive.memory import Memory
+from backend.interactive.session import Interactive, Turn
 from backend.labelling import Labelling, parse_config
 from backend.metrics import Metrics
 from backend.model_thread import ModelState, ModelThread, Predicts
-from backend.protocol import PredictBody, Results, Task, check
+from backend.protocol import Context, PredictBody, Results, Task, check
 from backend.settings import Settings
-from backend.task_requests import LabelRequest, prompted_request, task_requests
+from backend.task_requests import LabelRequest, task_requests
 from backend.translate import Labelled, empty_result, to_task_result
 from segzero_ml.errors import LabellingConfigError, ModelError, SegZeroError
 from segzero_ml.images import ImageLimits
@@ -61,7 +65,7 @@ class Predictor:
         self,
         model: ModelThread,
         champions: Champions,
-        fetcher: ImageFetcher,
+        fetcher: Fetches,
         settings: Settings,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
@@ -73,6 +77,8 @@ class Predictor:
         self._metrics = metrics
         self._clock = clock
         self._limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
+        self._memory = Memory(clock)
+        self._interactive = Interactive(self._memory)
         self._calls = 0
         self._drain_until = math.inf
         # Decoded images are large: these bound how many are held, whatever the calls.
@@ -175,19 +181,47 @@ class Predictor:
                 _log.exception("predict.task_error")
             call.ended.add(index)
 
-    async def _answer(self, raw: object, call: _Call) -> dict[str, Any]:
+    async def _answer(self, raw: Any, call: _Call) -> dict[str, Any]:
         task = check(Task, raw)
+        if call.context is not None:
+            return await self._interactive.answer(self._turn(task, raw, call, call.context))
         requests = self._requests(task, call)
-        if not requests:
-            return empty_result(call.pipeline.model_version)
         for request in requests:
             normalise_request(request.text)  # refused before anything is fetched
-        image = await load_task_image(
+        answers = await self._ask(await self._image(task, call), requests, call, raw)
+        return await asyncio.to_thread(to_task_result, answers, call.labelling)
+
+    def _turn(self, task: Task, raw: Any, call: _Call, context: Context) -> Turn:
+        async def ask(image: Image.Image, request: LabelRequest) -> Labelled:
+            [answer] = await self._ask(image, [request], call, raw)
+            return answer
+
+        return Turn(
+            project=call.project,
+            task=raw,
+            results=context.result,
+            labelling=call.labelling,
+            pipeline=call.pipeline,
+            image=lambda: self._image(task, call),
+            ask=ask,
+        )
+
+    async def _image(self, task: Task, call: _Call) -> Image.Image:
+        return await load_task_image(
             self._fetcher,
             task.data.get(call.labelling.image_field),
             self._limits,
             task.id if isinstance(task.id, int) else None,
         )
+
+    async def _ask(
+        self, image: Image.Image, requests: Sequence[LabelRequest], call: _Call, raw: object
+    ) -> list[Labelled]:
+        """Answers to those requests that got a usable one.
+
+        Raises:
+            SegZeroError: None did.
+        """
         waiting = [
             asyncio.wrap_future(
                 self._model.submit(
@@ -212,13 +246,14 @@ class Predictor:
             raise problems[0]
         for problem in problems:
             _log_failure(raw, problem)
-        return await asyncio.to_thread(to_task_result, answers, call.labelling)
+        return answers
 
     def _requests(self, task: Task, call: _Call) -> tuple[LabelRequest, ...]:
-        if call.context is None:
-            return task_requests(task.data, call.labelling, self._settings.request_fields)
-        typed = prompted_request(call.context.result, call.labelling)
-        return () if typed is None else (typed,)
+        """The task's requests; what was typed last is kept for a task that is opened alone."""
+        kept = None
+        if self._settings.keep_request and call.is_alone:
+            kept = self._memory.last_typed(call.project)
+        return task_requests(task.data, call.labelling, self._settings.request_fields, kept)
 
     def _check_available(self) -> None:
         if self.is_draining:
@@ -266,7 +301,9 @@ class _Call:
         self.labelling = labelling
         self.pipeline = pipeline
         self.context = body.params.context
-        self.remaining: Iterator[tuple[int, object]] = enumerate(body.tasks)
+        self.project = body.project
+        self.is_alone = len(body.tasks) == 1
+        self.remaining: Iterator[tuple[int, Any]] = enumerate(body.tasks)
         self.answered: dict[int, dict[str, Any]] = {}
         self.problems: dict[int, str] = {}
         self.ended: set[int] = set()

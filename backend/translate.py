@@ -11,7 +11,7 @@ from backend import outputs
 from backend.controls import Kind, Shape, Verdict
 from backend.labelling import Labelling
 from segzero_ml import masks
-from segzero_ml.types import ImageSize, Prediction, Rle
+from segzero_ml.types import Box, ImageSize, Prediction, Rle
 
 NOTHING_FOUND = "Nothing in the picture matches."
 """The note of a prediction that found nothing and gave no reason."""
@@ -57,6 +57,7 @@ def to_task_result(
     answers: Sequence[Labelled],
     labelling: Labelling,
     make_id: Callable[[], str] = new_region_id,
+    shown: Sequence[Shown] | None = None,
 ) -> dict[str, Any]:
     """One Label Studio prediction from the answers to all requests of a task.
 
@@ -69,6 +70,7 @@ def to_task_result(
         answers: At least one.
         labelling: The project's labelling config.
         make_id: Gives each object its id.
+        shown: The answers' objects, where they are known already.
 
     Returns:
         `{"model_version", "score", "result"}`; the score is the mean of the answers'.
@@ -79,9 +81,10 @@ def to_task_result(
     predictions = [answer.prediction for answer in answers]
     size = predictions[0].size
     result: list[dict[str, Any]] = []
-    for answer in answers:
-        for shown in objects(answer, make_id):
-            result += to_regions(shown, labelling)
+    if shown is None:
+        shown = [one for answer in answers for one in objects(answer, make_id)]
+    for one in shown:
+        result += to_regions(one, labelling)
     notes = _notes(predictions)
     if labelling.notes is not None and notes:
         result.append(_text(labelling.notes, notes, size, labelling, make_id()))
@@ -126,6 +129,7 @@ def to_regions(shown: Shown, labelling: Labelling) -> list[dict[str, Any]]:
     if not mask.any():
         return []
     size = ImageSize(shown.rle.width, shown.rle.height)
+    box = masks.bounding_box_px(mask)
     result: list[dict[str, Any]] = []
     for shape in labelling.outputs:
         if not shape.has(shown.label):
@@ -138,7 +142,7 @@ def to_regions(shown: Shown, labelling: Labelling) -> list[dict[str, Any]]:
                 # The editor turns it into "prediction-changed" when the annotator changes it.
                 "origin": "prediction",
                 **_geometry(size),
-                "meta": _meta(shown, is_alone=region_id == shown.id),
+                "meta": _meta(shown, box, is_first=region_id == shown.id),
             }
             result.append(_region(common, shape, value, shown))
             if labelling.region_notes is not None and shown.note:
@@ -190,18 +194,20 @@ def _region_note(
     return {**common, "from_name": name, "type": "textarea", "value": text}
 
 
-def _meta(shown: Shown, *, is_alone: bool) -> dict[str, Any]:
+def _meta(shown: Shown, box: Box | None, *, is_first: bool) -> dict[str, Any]:
     """What travels with a region through the editor, for `backend.regions` to read again.
 
-    The details panel shows `text`; the rest tells what was asked, who answered, and which
-    regions show the same object, even of a region that the annotator asked for while
-    working, which no stored prediction has.
+    The details panel shows `text`; the rest tells what was asked, who answered, where the
+    object is in pixels, and which regions show the same one, even of a region that the
+    annotator asked for while working, which no stored prediction has.
     """
     meta: dict[str, Any] = {"model_version": shown.model_version}
     if shown.request:
         meta["request"] = shown.request
-    if not is_alone:
+    if not is_first:
         meta["object"] = shown.id
+    if box is not None:
+        meta["box"] = [int(value) for value in box.as_tuple()]
     return {"text": [shown.note], **meta} if shown.note else meta
 
 

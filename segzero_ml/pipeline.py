@@ -17,7 +17,7 @@ from segzero_ml.geometry import Frame, box_to_px, clip_box, clip_point, point_to
 from segzero_ml.presets import Preset, get_preset
 from segzero_ml.reasoner.prompts import normalise_request
 from segzero_ml.reasoner.protocol import Reasoner, ReasonerOutput
-from segzero_ml.segmenter import Prompt, Segmenter
+from segzero_ml.segmenter import MaskResult, Prompt, Segmenter
 from segzero_ml.types import (
     Answer,
     AnswerObject,
@@ -152,6 +152,23 @@ class Pipeline:
         for start in range(0, len(pairs), batch_size):
             predictions += self._predict_batch(pairs[start : start + batch_size])
         return predictions
+
+    def cut(self, image: Image.Image, prompts: Sequence[Prompt]) -> list[MaskResult]:
+        """Cut a mask where a person points, without asking the reasoner.
+
+        May be called from any thread, also while the pipeline answers in another one.
+
+        Args:
+            image: Upright, any mode and size.
+            prompts: In pixels of this image.
+
+        Returns:
+            One mask for each prompt, in their order.
+
+        Raises:
+            ModelError: There is not enough memory.
+        """
+        return self.segmenter.segment(image, prompts)
 
     def _predict_batch(self, pairs: Sequence[tuple[Image.Image, str]]) -> list[Prediction]:
         predictions: dict[int, Prediction] = {}

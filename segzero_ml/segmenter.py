@@ -11,7 +11,7 @@ import hashlib
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -191,11 +191,7 @@ class Segmenter:
         # The model sees nothing but this square, so this is what the cache is keyed by.
         square = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
         key = hashlib.blake2b(square.tobytes(), digest_size=16).digest()
-        embedding = self._cache.get(key)
-        if embedding is None:
-            embedding = self._embed(square)
-            self._cache.put(key, embedding)
-        return embedding
+        return self._cache.get_or_make(key, lambda: self._embed(square))
 
     @torch.inference_mode()
     def _embed(self, square: Image.Image) -> Embedding:
@@ -258,11 +254,30 @@ class EmbeddingCache:
         self._entries: OrderedDict[bytes, Embedding] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+        self._making: dict[bytes, threading.Lock] = {}
 
     @property
     def nbytes(self) -> int:
         """Bytes that the cached embeddings take."""
         return self._bytes
+
+    def get_or_make(self, key: bytes, make: Callable[[], Embedding]) -> Embedding:
+        """The embedding of this key, made once however many ask for it at the same time."""
+        embedding = self.get(key)
+        if embedding is not None:
+            return embedding
+        with self._lock:
+            turn = self._making.setdefault(key, threading.Lock())
+        with turn:
+            embedding = self.get(key)
+            if embedding is None:
+                try:
+                    embedding = make()
+                    self.put(key, embedding)
+                finally:
+                    with self._lock:
+                        self._making.pop(key, None)
+        return embedding
 
     def get(self, key: bytes) -> Embedding | None:
         """The embedding of this key, which is now the last used; None if it is not here."""

@@ -15,6 +15,7 @@ from backend.model_thread import Predicts
 from backend.serve import Server
 from backend.templates import labelling_config
 from segzero_ml.pipeline import Pipeline
+from segzero_ml.segmenter import MaskResult, Prompt
 from segzero_ml.tiny.scenes import Scene
 from segzero_ml.types import Prediction
 
@@ -47,6 +48,9 @@ class Watched:
         self.batches.append(list(requests))
         self._before(requests)
         return self._pipeline.predict(images, requests, batch_size=batch_size)
+
+    def cut(self, image: Image.Image, prompts: Sequence[Prompt]) -> list[MaskResult]:
+        return self._pipeline.cut(image, prompts)
 
 
 class StudioFiles:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +221,36 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path, segmenter_dir:
 def test_an_unknown_reference_is_refused() -> None:
     with pytest.raises(WeightsError, match="no weights at"):
         Segmenter.load("no such thing", "cpu")
+
+
+def test_embedding_is_made_once_however_many_ask_for_it_at_the_same_time() -> None:
+    cache = EmbeddingCache(10_000)
+    start = threading.Barrier(8)
+    made: list[Embedding] = []
+
+    def make() -> Embedding:
+        time.sleep(0.05)
+        made.append(Embedding(torch.zeros(10), ()))
+        return made[-1]
+
+    def ask() -> Embedding:
+        start.wait()
+        return cache.get_or_make(b"k", make)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [one.result() for one in [pool.submit(ask) for _ in range(8)]]
+    assert len(made) == 1
+    assert all(one is made[0] for one in found)
+
+
+def test_embedding_that_failed_is_tried_again_and_one_over_the_limit_is_not_kept() -> None:
+    cache = EmbeddingCache(10)
+
+    def fail() -> Embedding:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        cache.get_or_make(b"k", fail)
+    large = cache.get_or_make(b"k", lambda: Embedding(torch.zeros(10), ()))
+    assert large.nbytes == 40
+    assert cache.nbytes == 0

@@ -1,0 +1,1 @@
+"""What an annotator does while working: typing a request, clicking, drawing a box."""

@@ -1,0 +1,131 @@
+"""What an annotator just did, from the regions that Label Studio sends along."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from backend.labelling import Labelling
+from segzero_ml.types import Box, ImageSize, Point
+
+MAX_CLICKS: Final = 64
+"""Clicks of one object that are used, the last ones."""
+
+_PERCENT: Final = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Click:
+    """A click: where, and whether it is on the object or beside it."""
+
+    point_pct: Point
+    is_positive: bool = True
+
+    def in_px(self, size: ImageSize) -> Point:
+        """The point in pixels of the upright original image."""
+        return Point(
+            self.point_pct.x * size.width / _PERCENT, self.point_pct.y * size.height / _PERCENT
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Gesture:
+    """Clicks and a box that mean one object.
+
+    Args:
+        clicks: In their order.
+        box_pct: The box drawn last, or None.
+        label: The label that they were made with; empty where it says none.
+    """
+
+    clicks: tuple[Click, ...] = ()
+    box_pct: Box | None = None
+    label: str = ""
+
+    def box_px(self, size: ImageSize) -> Box | None:
+        """The box in pixels of the upright original image."""
+        if self.box_pct is None:
+            return None
+        x1, y1, x2, y2 = (value / _PERCENT for value in self.box_pct.as_tuple())
+        return Box(x1 * size.width, y1 * size.height, x2 * size.width, y2 * size.height)
+
+
+def read_gesture(results: Sequence[Mapping[str, Any]], labelling: Labelling) -> Gesture | None:
+    """The clicks and the box of a call's context, or None without any.
+
+    Whatever has no sensible place is left out: a click outside of the picture, a coordinate
+    that is no number.
+    """
+    clicks: list[Click] = []
+    box: Box | None = None
+    label = ""
+    for result in results:
+        value = result.get("value")
+        if result.get("to_name") != labelling.image or not isinstance(value, Mapping):
+            continue
+        kind = result.get("type")
+        if kind in ("keypoint", "keypointlabels"):
+            point = _point(value)
+            if point is not None:
+                clicks.append(Click(point, result.get("is_positive") is not False))
+        elif kind in ("rectangle", "rectanglelabels"):
+            box = _box(value) or box
+        else:
+            continue
+        label = _label(value) or label
+    if not clicks and box is None:
+        return None
+    return Gesture(tuple(dict.fromkeys(clicks))[-MAX_CLICKS:], box, label)
+
+
+def typed_lines(results: Sequence[Mapping[str, Any]], control: str | None) -> tuple[str, ...]:
+    """The lines of a TextArea of a call's context."""
+    for result in results:
+        value = result.get("value")
+        if control is None or result.get("from_name") != control or not isinstance(value, Mapping):
+            continue
+        text = value.get("text")
+        lines = [text] if isinstance(text, str) else text if isinstance(text, list) else []
+        return tuple(line for line in lines if isinstance(line, str))
+    return ()
+
+
+def _label(value: Mapping[str, Any]) -> str:
+    for key in ("keypointlabels", "rectanglelabels", "labels"):
+        labels = value.get(key)
+        if isinstance(labels, list) and labels and isinstance(labels[0], str):
+            return labels[0]
+    return ""
+
+
+def _point(value: Mapping[str, Any]) -> Point | None:
+    x, y = _number(value.get("x")), _number(value.get("y"))
+    if x is None or y is None or not (0 <= x <= _PERCENT and 0 <= y <= _PERCENT):
+        return None
+    return Point(x, y)
+
+
+def _box(value: Mapping[str, Any]) -> Box | None:
+    """The upright box around a rectangle, cut to the picture."""
+    numbers = [_number(value.get(name)) for name in ("x", "y", "width", "height")]
+    x, y, width, height = numbers
+    if x is None or y is None or width is None or height is None:
+        return None
+    # The turn is in pixels of a picture of any shape; a box around it is all that is needed,
+    # and the segmenter forgives one that is a little loose.
+    turn = math.radians(_number(value.get("rotation")) or 0.0)
+    corners = [(0.0, 0.0), (width, 0.0), (width, height), (0.0, height)]
+    xs = [x + dx * math.cos(turn) - dy * math.sin(turn) for dx, dy in corners]
+    ys = [y + dx * math.sin(turn) + dy * math.cos(turn) for dx, dy in corners]
+    cut = [min(max(v, 0.0), _PERCENT) for v in (min(xs), min(ys), max(xs), max(ys))]
+    if cut[0] >= cut[2] or cut[1] >= cut[3]:
+        return None
+    return Box(*cut)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6:
+        return float(value)
+    return None
