@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -12,7 +13,9 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from segzero_ml.rewards import RewardParts
 from training_hooks.judge import Case, Judge
 from training_hooks.prompt_order import SPREAD, PromptOrder
-from training_hooks.steps import Step, step_of
+from training_hooks.steps import Step, mean_of, step_of, steps_of
+
+_log = logging.getLogger(__name__)
 
 PARTS: Final = ("mask", "box", "point", "format", "no_repetition", "length")
 
@@ -76,18 +79,33 @@ class Reward:
 
 
 class Watcher(TrainerCallback):
-    """Tells of each step, and ends the round when asked to."""
+    """Tells of each step, and ends the round when asked to, or when the model drifts away.
 
-    def __init__(self, on_step: Callable[[Step], bool]) -> None:
+    Args:
+        on_step: Called after each step; False ends the round there.
+        most_kl: Divergence from the base, in nats a token over a few steps, that ends it.
+
+    Attributes:
+        was_stopped: Whether it was asked to end.
+        has_drifted: Whether it ended because of the divergence.
+    """
+
+    def __init__(self, on_step: Callable[[Step], bool], most_kl: float | None = None) -> None:
         self._on_step = on_step
-        self.was_stopped = False
+        self._most_kl = most_kl
+        self.was_stopped = self.has_drifted = False
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Called by the trainer after each step, and once at its end, without a reward."""
         if not logs or "reward" not in logs:
             return
-        if _any_says_stop(not self._on_step(step_of(state, logs))):
-            self.was_stopped = control.should_training_stop = True
+        kl = mean_of(list(steps_of(state)), "kl")
+        self.has_drifted = self._most_kl is not None and kl is not None and kl > self._most_kl
+        if self.has_drifted:
+            _log.warning("The model drifts away (KL %.2f): the round ends here.", kl)
+        self.was_stopped = _any_says_stop(not self._on_step(step_of(state, logs)))
+        if self.was_stopped or self.has_drifted:
+            control.should_training_stop = True
 
 
 def _any_says_stop(stop: bool) -> bool:

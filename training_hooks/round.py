@@ -58,6 +58,7 @@ from training_hooks.report import write_report
 from training_hooks.round_options import RoundOptions, default_options, overridden
 from training_hooks.round_report import report_of
 from training_hooks.snapshot import Snapshot
+from training_hooks.steps import most_promising
 from training_hooks.train import Lesson, Trained, train
 
 __all__ = ["CANCEL", "GOLDEN", "PROGRESS", "REPORT", "RESULT", "run_round"]
@@ -72,7 +73,7 @@ CANCELLED: Final = 3
 REFUSED: Final = 2
 
 _COMPARED: Final = 3
-"""Checkpoints that are compared: the last ones, as the best is often not the very last."""
+"""Checkpoints that are compared: the best is often not the last."""
 
 _GOLDEN: Final = 3
 
@@ -154,7 +155,7 @@ def compare(
     if not isinstance(reasoner, LocalReasoner):
         raise ModelError("Only a reasoner that runs on this machine can be trained.")
     adapters = Adapters(reasoner)
-    tried = usable(trained.checkpoints)[-_COMPARED:]
+    tried = most_promising(usable(trained.checkpoints), trained.steps, _COMPARED)
 
     def answers(adapter: Path | None, number: int) -> Answers:
         watch.say(phase="comparing", model=number, models=len(tried) + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Literal
 
 from segzero_ml.errors import ConfigError
 from segzero_ml.rewards import RewardWeights
@@ -26,9 +26,15 @@ class RoundOptions:
         epochs: How often every prompt is seen.
         max_steps: Steps after which a round ends in any case; None for no such bound.
         learning_rate: Of the adapter.
+        schedule: Whether the learning rate stays (`constant`) or falls to 0 (`linear`).
+        scale_rewards: What advantages are divided by: the spread of rewards within the `group`
+            of a prompt's rollouts, within the `batch`, or by `none`. Within the group, answers
+            that hardly differ teach as much as those that do.
         rank: Of the adapter; its alpha is twice that.
         temperature: At which rollouts are sampled.
         kl: Weight of the divergence from the base model; beta in GRPO.
+        most_kl: Divergence, in nats a token, beyond which a round ends early: the model is
+            drifting away. None for no such bound; measured only where `kl` is not 0.
         max_new_tokens: Longest rollout; None for the preset's.
         mask_truncated: Whether rollouts that did not come to an end teach nothing. They are
             cut off by `max_new_tokens`; a model that rambles must learn from them.
@@ -56,9 +62,12 @@ class RoundOptions:
     epochs: float = 1.0
     max_steps: int | None = None
     learning_rate: float = 1e-5
+    schedule: Literal["constant", "linear"] = "constant"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
     rank: int = 64
     temperature: float = 1.0
     kl: float = 0.01
+    most_kl: float | None = 1.0
     max_new_tokens: int | None = None
     mask_truncated: bool = True
     max_grad_norm: float = 0.5
@@ -82,6 +91,10 @@ class RoundOptions:
             raise ConfigError("Prompts a step, rank, epochs and save interval must be positive.")
         if not (self.learning_rate > 0 and self.temperature > 0 and self.kl >= 0):
             raise ConfigError("Learning rate and temperature must be positive, kl not negative.")
+        if self.schedule not in ("constant", "linear"):
+            raise ConfigError("The schedule must be constant or linear.")
+        if self.scale_rewards not in ("group", "batch", "none"):
+            raise ConfigError("Rewards are scaled within the group, the batch, or by none.")
         if not (0 <= self.rehearsal_share < 1 and self.rehearsal_held_out >= 0):
             raise ConfigError("The share of rehearsal must be from 0 to less than 1.")
 

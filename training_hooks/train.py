@@ -112,7 +112,7 @@ def train(
     )
     cases = [_case(lesson, reasoner) for lesson in lessons]
     rows = [_row(number, lesson, reasoner) for number, lesson in enumerate(lessons)]
-    watch = Watcher(on_step)
+    watch = Watcher(on_step, options.most_kl)
     reward = Reward(Judge(segmenter, preset, options.weights), cases)
     trainer = Trainer(
         model=reasoner.model,
@@ -185,9 +185,10 @@ def _config(
         max_completion_length=options.max_new_tokens or preset.max_new_tokens,
         temperature=options.temperature,
         learning_rate=options.learning_rate,
-        lr_scheduler_type="constant",
+        lr_scheduler_type=options.schedule,
         max_grad_norm=options.max_grad_norm,
         beta=options.kl,
+        scale_rewards=options.scale_rewards,
         mask_truncated_completions=options.mask_truncated,
         activation_checkpointing=not on_cpu,
         use_cpu=on_cpu,
