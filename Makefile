@@ -29,7 +29,7 @@ bound = $(shell sed -nE 's/^ +($(1)>=[0-9.]+)$$/\1/p' setup.cfg)
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .PHONY: venv
 venv: $(STAMP) ## Build .venv with everything; does nothing when nothing changed
@@ -76,6 +76,10 @@ $(STAMP): setup.cfg pyproject.toml
 demo: venv ## Label Studio with pre-annotated pictures; FRESH=1 anew, ONCE=1 stops when they are there
 	@exec $(PY) -m backend.demo $(if $(FRESH),--fresh) $(if $(ONCE),--once)
 
+.PHONY: demo-correct
+demo-correct: venv ## Have the running demo's evening scenes corrected until a training starts
+	@eval "exec $(PY) -m backend.demo.correct $${ARGS:-}"
+
 .PHONY: test
 test: venv ## All tests; narrow them with ARGS="-m 'not e2e' tests/segzero_ml"
 	@have() { for name; do command -v "$$name" >/dev/null && return; done; return 1; }
@@ -100,6 +104,10 @@ check: venv ## Style, types and import direction
 .PHONY: bench
 bench: venv ## Time and memory of the main path on this machine
 	@exec $(PY) -m pytest tests/benchmarks -s $${ARGS:-}
+
+.PHONY: bench-learning
+bench-learning: venv ## Show that corrections make a better model: three seeds, some hours
+	@eval "exec $(PY) -m tests.benchmarks.learning $${ARGS:-}"
 
 .PHONY: fmt
 fmt: venv ## Put the sources in order: imports, layout, what ruff can mend by itself

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from backend.connect import BackendAccess, connect
+from backend.demo import evening
 from backend.demo.install import VERSION, install
 from backend.demo.processes import Child, ProcessError, local_env
 from backend.demo.servers import (
@@ -25,8 +26,24 @@ from backend.demo.servers import (
     start_label_studio,
     wait_for_model,
 )
-from backend.demo.show import Say, Steps, how_to_look, summary_of, table_of, what_next
-from backend.demo.state import Folder, State, fresh_state, has_data, kept_state
+from backend.demo.show import (
+    Say,
+    Steps,
+    how_to_look,
+    how_to_teach,
+    summary_of,
+    table_of,
+    teaching_commands,
+    what_next,
+)
+from backend.demo.state import (
+    Folder,
+    State,
+    evening_project,
+    fresh_state,
+    has_data,
+    kept_state,
+)
 from backend.demo.tasks import (
     Outcome,
     import_samples,
@@ -46,6 +63,7 @@ TASKS: Final = 14
 _SEED: Final = 2026
 """Held-out scenes; other than those that segzero eval draws by default."""
 _STEPS: Final = 7
+_MORE_STEPS: Final = 2
 _TITLE: Final = "Tabletop scenes (SegZero demo)"
 _DESCRIPTION: Final = "Ask for things in plain words; the masks and the reasons are made for you."
 
@@ -92,7 +110,11 @@ def run(options: Options, console: Console) -> bool:
         if not options.once:
             console.print(what_next(state))
             console.print(how_to_look(state, folder), soft_wrap=True)
-            _stay(servers, console)
+            try:
+                _teach(state, folder, console)
+                _stay(servers)
+            except KeyboardInterrupt:
+                console.print("Stopping SegZero and Label Studio.")
         return all(row.iou is not None for row in found)
 
 
@@ -155,6 +177,7 @@ def _start(state: State, folder: Folder, steps: Steps, children: ExitStack) -> S
                 state.backend,
                 folder.log("segzero"),
                 data=folder.segzero,
+                more=evening.SETTINGS,
             )
         )
         label_studio.wait_until(
@@ -191,13 +214,17 @@ def _fill(
 def _connect(client: LabelStudio, state: State, steps: Steps) -> str | None:
     """Join the backend to the project; the version that it reports."""
     with steps.step("Connecting the backend to the project (as segzero connect does)"):
-        access = BackendAccess(
-            state.backend_url,
-            state.backend.user,
-            SecretStr(state.backend.password),
-            SecretStr(state.backend.webhook_secret),
-        )
-        return connect(client, _project(state), access).model_version
+        return connect(client, _project(state), _access(state)).model_version
+
+
+def _access(state: State) -> BackendAccess:
+    """How Label Studio reaches the backend."""
+    return BackendAccess(
+        state.backend_url,
+        state.backend.user,
+        SecretStr(state.backend.password),
+        SecretStr(state.backend.webhook_secret),
+    )
 
 
 def _predict(
@@ -239,20 +266,35 @@ def _exists(client: LabelStudio, project_id: int) -> bool:
     return True
 
 
-def _stay(servers: Sequence[Child], console: Console) -> None:
+def _teach(state: State, folder: Folder, console: Console) -> None:
+    """Have the second project, whose predictions are to be corrected; say what to do there."""
+    steps = Steps(console, _MORE_STEPS)
+    with LabelStudio(state.label_studio_url, state.user.token) as client:
+        with steps.step(f"A second project, with {evening.TASKS} evening scenes to correct") as say:
+            if state.evening_id is None or not _exists(client, state.evening_id):
+                state = replace(state, evening_id=evening.make_project(client, say))
+                state.save(folder)
+            project = evening_project(state)
+            version = connect(client, project, _access(state)).model_version
+        with steps.step("Label Studio retrieves predictions of the first ones") as say:
+            tasks = client.tasks(project)[: evening.SHOWN]
+            evening.predict_some(client, project, tasks, version, say)
+    console.print(how_to_teach(state))
+    console.print(teaching_commands(state, folder), soft_wrap=True)
+
+
+def _stay(servers: Sequence[Child]) -> None:
     """Until Ctrl-C.
 
     Raises:
+        KeyboardInterrupt: That is it.
         ProcessError: A server stopped by itself.
     """
-    try:
-        while True:
-            for server in servers:
-                if server.exit_code is not None:
-                    raise server.failed(f"{server.name} stopped by itself.")
-            time.sleep(1)
-    except KeyboardInterrupt:
-        console.print("Stopping SegZero and Label Studio.")
+    while True:
+        for server in servers:
+            if server.exit_code is not None:
+                raise server.failed(f"{server.name} stopped by itself.")
+        time.sleep(1)
 
 
 def _project(state: State) -> int:

@@ -16,7 +16,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from backend.demo.state import BACKEND_PORT, Folder, State
+from backend.demo import evening
+from backend.demo.state import BACKEND_PORT, Folder, State, evening_project
 from backend.demo.tasks import Outcome
 
 Say = Callable[[str], None]
@@ -35,6 +36,17 @@ _TO_TRY: Final = (
     "",
     "Ctrl-C stops everything. The next make demo goes on with this project;",
     "make demo FRESH=1 drops it and starts anew.",
+)
+
+_TO_TEACH: Final = (
+    "",
+    "The model was never shown such pictures and gets many of them wrong. Mend",
+    "its masks with brush and eraser; where nothing matches, delete them all;",
+    "Submit. What is right, submit as it is: it counts among the judges.",
+    "",
+    f"{evening.CORRECTIONS} corrections start a round of training by themselves. It takes some",
+    "minutes, and a model that is better on pictures it did not learn from is",
+    "promoted: Label Studio shows it on the next prediction.",
 )
 
 
@@ -113,12 +125,42 @@ def how_to_look(state: State, folder: Folder) -> Text:
     )
 
 
+def how_to_teach(state: State) -> Panel:
+    """The second project, and what to do there."""
+    page = f"{state.label_studio_url}/projects/{evening_project(state)}"
+    lines = [Text.assemble("Open      ", (page, "bold cyan")), *map(Text, _TO_TEACH)]
+    return Panel(Text("\n").join(lines), title="Teach it", expand=False)
+
+
+def teaching_commands(state: State, folder: Folder) -> Text:
+    """What to type while the model learns. To be printed without breaking lines."""
+    project = evening_project(state)
+    default = folder.root == Path(".demo").resolve()
+    more = "" if default else f" ARGS={shlex.quote(f'--folder {_short(folder.root)}')}"
+    commands = {
+        "Have a simulated annotator correct what is left, with the exact masks": (
+            f"make demo-correct{more}"
+        ),
+        "Follow the training": segzero_command(
+            state, folder, f"train --project {project} --follow"
+        ),
+        "See which version serves": segzero_command(state, folder, f"models --project {project}"),
+    }
+    parts = [(f"{what}:\n    ", (command, "bold cyan"), "\n") for what, command in commands.items()]
+    return Text.assemble(*(piece for part in parts for piece in part), end="")
+
+
 def status_command(state: State, folder: Folder) -> str:
     """How to ask for the state of the demo's SegZero, from the current folder."""
+    return segzero_command(state, folder, "status")
+
+
+def segzero_command(state: State, folder: Folder, arguments: str) -> str:
+    """A `segzero` command for the demo's SegZero, from the current folder."""
     settings = [f"SEGZERO_DATA_DIR={_short(folder.segzero)}"]
     if state.backend_port != BACKEND_PORT:
         settings.append(f"SEGZERO_PORT={state.backend_port}")
-    return " ".join([*settings, _short(Path(sys.executable).with_name("segzero")), "status"])
+    return " ".join([*settings, _short(Path(sys.executable).with_name("segzero")), arguments])
 
 
 def _short(path: Path) -> str:

@@ -83,6 +83,7 @@ class State:
         label_studio_port: Port of Label Studio.
         backend_port: Port of the backend; the project's webhook points to it.
         project_id: The project; None before it is made.
+        evening_id: The project of scenes to be corrected; None before it is made.
     """
 
     user: Login
@@ -90,6 +91,7 @@ class State:
     label_studio_port: int
     backend_port: int
     project_id: int | None = None
+    evening_id: int | None = None
 
     @property
     def label_studio_url(self) -> str:
@@ -107,6 +109,20 @@ class State:
         descriptor = os.open(folder.state, flags, _OWNER_ONLY)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(asdict(self), file, indent=2)
+
+
+def evening_project(state: State) -> int:
+    """The project of evening scenes.
+
+    Raises:
+        ProcessError: It is not made yet.
+    """
+    if state.evening_id is None:
+        raise ProcessError(
+            "The demo has no project of evening scenes yet.",
+            "Wait until make demo says how to correct them.",
+        )
+    return state.evening_id
 
 
 def has_data(folder: Folder) -> bool:
@@ -145,18 +161,23 @@ def kept_state(folder: Folder, port: int | None = None) -> State | None:
     Raises:
         ProcessError: One of its ports is taken.
     """
-    try:
-        saved: dict[str, Any] = json.loads(folder.state.read_text(encoding="utf-8"))
-        state = State(Login(**saved.pop("user")), BackendLogin(**saved.pop("backend")), **saved)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-    if state.project_id is None or not folder.data.is_dir():
+    state = saved_state(folder)
+    if state is None or state.project_id is None or not folder.data.is_dir():
         return None
     if port is not None:
         state = replace(state, label_studio_port=port)
     _check_free(state.label_studio_port, "Label Studio")
     _check_free(state.backend_port, "the backend")
     return state
+
+
+def saved_state(folder: Folder) -> State | None:
+    """What a run has written, whether or not that one is still running; None for nothing."""
+    try:
+        saved: dict[str, Any] = json.loads(folder.state.read_text(encoding="utf-8"))
+        return State(Login(**saved.pop("user")), BackendLogin(**saved.pop("backend")), **saved)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def _check_free(port: int, whose: str) -> None:

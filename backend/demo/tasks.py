@@ -67,6 +67,8 @@ def retrieve_all(
     task_ids: Sequence[int],
     model_version: str | None,
     progress: Callable[[int], None] | None = None,
+    *,
+    once: bool = False,
 ) -> None:
     """Have Label Studio retrieve predictions for the tasks, as its Data Manager does.
 
@@ -79,6 +81,8 @@ def retrieve_all(
         task_ids: The tasks.
         model_version: The version that the backend reports.
         progress: Called with the number of tasks asked for so far.
+        once: Ask no second time: where time is not short, a model that did not answer will
+            not answer again.
     """
     waiting, at_once = list(task_ids), RETRIEVE_AT_ONCE
     while waiting:
@@ -87,6 +91,8 @@ def retrieve_all(
             client.retrieve_predictions(project_id, batch)
             if progress is not None:
                 progress(len(task_ids) - len(waiting) + start + len(batch))
+        if once:
+            return
         tasks = client.tasks(project_id)
         have = {task.id for task in tasks if newest_prediction(task, model_version) is not None}
         missing = [task_id for task_id in waiting if task_id not in have]
