@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from backend.access import Guard
 from backend.addresses import Resolver, resolve
 from backend.champions import Champions
+from backend.connect.follow import VersionFollower
 from backend.errors import BodyError, UnavailableError
 from backend.fetch import ImageFetcher
 from backend.image_cache import CachedFetcher
@@ -26,6 +27,7 @@ from backend.logs import adopt_library_logs
 from backend.metrics import CountCalls, Metrics
 from backend.model_folders import registries
 from backend.model_thread import ModelThread, Predicts
+from backend.preannotate.refresh import enqueue_refresh
 from backend.predictor import Predictor
 from backend.reconcile.schedule import Schedule
 from backend.report_metrics import ReportCollector
@@ -101,6 +103,12 @@ def create_app(
         intake,
         Schedule(settings),
         Triggers(settings),
+        VersionFollower(
+            settings,
+            lambda: registries(settings),
+            lambda project: champions.version(project, None),
+            lambda project, version: enqueue_refresh(settings, project, version),
+        ),
     )
 
     app = FastAPI(
@@ -123,6 +131,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services.intake.start()
     services.schedule.start()
     services.triggers.start()
+    services.follower.start()
     services.model.start()
     try:
         yield
@@ -130,6 +139,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         services.predictor.begin_drain()
         await asyncio.to_thread(services.schedule.stop)
         await asyncio.to_thread(services.triggers.stop)
+        await asyncio.to_thread(services.follower.stop)
         await asyncio.to_thread(services.intake.stop)
         await asyncio.to_thread(services.model.stop, services.predictor.drain_left_s)
         await services.fetcher.aclose()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from backend.access import Guard
 from backend.champions import Champions
+from backend.connect.follow import VersionFollower
 from backend.image_cache import Fetches
 from backend.intake.receiver import Intake
 from backend.learning.trigger import Triggers
@@ -30,3 +31,4 @@ class Services:
     intake: Intake
     schedule: Schedule
     triggers: Triggers
+    follower: VersionFollower
