@@ -24,6 +24,7 @@ from backend.commands.snapshots import snapshots
 from backend.commands.status import status
 from backend.commands.sync import sync
 from backend.commands.template import template
+from backend.commands.train import train
 from backend.commands.up import up
 from backend.commands.worker import worker
 from segzero_ml.errors import SegZeroError
@@ -90,6 +91,7 @@ for _command, _name in (
     (retry, "retry"),
     (export, "export"),
     (sync, "sync"),
+    (train, "train"),
     (snapshots, "snapshots"),
     (models, "models"),
     (rollback, "rollback"),

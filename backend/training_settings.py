@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings
@@ -103,6 +103,12 @@ class TrainingSettings(BaseSettings):
         "half of those there are, so that serving keeps answering.",
     )
 
+    train_launch: str | None = Field(
+        default=None,
+        description="Configuration of `accelerate launch` with which a round starts: `one-gpu`, "
+        "`multi-gpu`, `zero2`, `fsdp`, or a file of your own; without one `multi-gpu` where there "
+        "is more than one GPU.",
+    )
     train_rollouts: int | None = Field(
         default=None,
         ge=2,
@@ -112,6 +118,12 @@ class TrainingSettings(BaseSettings):
     train_prompts_per_step: int | None = Field(
         default=None, ge=1, description="Prompts whose answers make one step."
     )
+    train_rollouts_at_once: int | None = Field(
+        default=None,
+        ge=1,
+        description="Answers that go through the model at once on each GPU: what memory a step "
+        "takes.",
+    )
     train_epochs: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="How often a round sees every prompt."
     )
@@ -120,6 +132,15 @@ class TrainingSettings(BaseSettings):
     )
     train_learning_rate: float | None = Field(
         default=None, gt=0, le=1, description="Learning rate of the adapter."
+    )
+    train_rate_schedule: Literal["constant", "linear"] | None = Field(
+        default=None,
+        description="Whether the learning rate stays (`constant`) or falls to 0 (`linear`).",
+    )
+    train_scale_rewards: Literal["group", "batch", "none"] | None = Field(
+        default=None,
+        description="What advantages are divided by: the spread of rewards within the `group` of "
+        "a prompt's answers, within the `batch`, or by `none`.",
     )
     train_rank: int | None = Field(
         default=None, ge=1, le=1024, description="Rank of the adapter; its alpha is twice that."
@@ -135,6 +156,12 @@ class TrainingSettings(BaseSettings):
         ge=0,
         allow_inf_nan=False,
         description="Weight of the divergence from the base model.",
+    )
+    train_most_kl: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Divergence, in nats a token, beyond which a round ends early.",
     )
     train_max_new_tokens: int | None = Field(
         default=None, ge=1, description="Tokens of the longest sampled answer."
@@ -154,6 +181,15 @@ class TrainingSettings(BaseSettings):
     )
     train_seed: int | None = Field(
         default=None, ge=0, description="Of the adapter's start and of every draw."
+    )
+    train_cold_start: int | None = Field(
+        default=None,
+        ge=0,
+        description="How often the corrected answers are shown before the rewards begin; 0 for "
+        "none.",
+    )
+    train_cold_start_rate: float | None = Field(
+        default=None, gt=0, le=1, description="Learning rate of that."
     )
     train_rehearsal: str | None = Field(
         default=None,

@@ -12,18 +12,19 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from redis import Redis
 
 from backend.learning.folders import rounds_folder, snapshots_folder
+from backend.learning.launch import launcher
 from backend.learning.promotion import promote
-from backend.learning.round_settings import round_overrides
+from backend.learning.round_settings import round_options, round_overrides
 from backend.learning.round_state import Phase, RoundState, show_state
 from backend.learning.take_snapshot import take_snapshot
-from backend.learning.trainer import peak_memory_bytes, read_json, round_command, run_process
+from backend.learning.trainer import peak_memory_bytes, read_json, round_arguments, run_process
 from backend.settings import Settings
 from segzero_ml.durable import make_folder, replace_file
 from segzero_ml.errors import DatasetError, JobError
@@ -116,6 +117,7 @@ class RoundRun:
             JobCancelledError: Somebody asked for its end.
             SegZeroError: It failed; see `train_job`.
         """
+        round_options(self._work.settings)  # before hours of work
         snapshot = self._snapshot()
         self._check()
         folder = self._folder(snapshot)
@@ -171,8 +173,9 @@ class RoundRun:
 
     def _folder(self, snapshot: Snapshot) -> Path:
         settings = self._work.settings
-        content = [settings.preset, round_overrides(settings), self.state.champion]
-        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        how = asdict(round_options(settings))
+        content = json.dumps([settings.preset, how, self.state.champion], sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()
         name = f"{snapshot.id}-{digest[:8]}"
         folder = rounds_folder(settings, self._work.project.project) / name
         try:
@@ -202,13 +205,16 @@ class RoundRun:
         (folder / PROGRESS).unlink(missing_ok=True)
         work, champion = self._work, self.state.champion
         ending = run_process(
-            round_command(
-                snapshot.folder,
-                folder,
-                work.settings.preset,
-                None if champion is None else work.registry.version(champion).folder,
-                folder / OPTIONS if round_overrides(work.settings) else None,
-            ),
+            [
+                *launcher(work.settings),
+                *round_arguments(
+                    snapshot.folder,
+                    folder,
+                    work.settings.preset,
+                    None if champion is None else work.registry.version(champion).folder,
+                    folder / OPTIONS,
+                ),
+            ],
             folder,
             work.settings,
             work.fence.fileno(),

@@ -2,48 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
+from types import MappingProxyType
 from typing import Any, Final
 
 from backend.settings import Settings
 from segzero_ml.errors import ConfigError
 from segzero_ml.rewards import RewardWeights
+from training_hooks.round_options import RoundOptions, default_options, overridden
 
-_OPTIONS: Final = (
-    "rollouts",
-    "prompts_per_step",
-    "epochs",
-    "max_steps",
-    "learning_rate",
-    "rank",
-    "temperature",
-    "kl",
-    "max_new_tokens",
-    "mask_truncated",
-    "max_grad_norm",
-    "train_vision",
-    "save_every",
-    "seed",
-    "rehearsal",
-    "rehearsal_share",
-    "rehearsal_held_out",
+_WEIGHTS: Final = "weights"
+_OTHERWISE: Final[Mapping[str, str]] = MappingProxyType(
+    {"schedule": "train_rate_schedule", "train_vision": "train_vision"}
 )
-_WEIGHTS: Final = ("mask", "box", "point", "format", "no_repetition", "length")
+"""Options whose settings are not called like them."""
+
+
+def setting_of(option: str) -> str:
+    """The setting of a round's option, by the option's name."""
+    return _OTHERWISE.get(option, f"train_{option}")
 
 
 def round_overrides(settings: Settings) -> dict[str, Any]:
-    """Names of `RoundOptions` and the values that were set for them; the rest is the preset's.
-
-    Raises:
-        ConfigError: The weights of the reward make no sense together.
-    """
-    found = {name: getattr(settings, f"train_{name.removeprefix('train_')}") for name in _OPTIONS}
-    weights = {name: getattr(settings, f"train_weight_{name}") for name in _WEIGHTS}
+    """Names of `RoundOptions` and the values that were set for them; the rest is the preset's."""
+    found = {
+        one.name: getattr(settings, setting_of(one.name))
+        for one in fields(RoundOptions)
+        if one.name != _WEIGHTS
+    }
+    weights = {
+        one.name: getattr(settings, f"train_weight_{one.name}") for one in fields(RewardWeights)
+    }
     given = {name: value for name, value in found.items() if value is not None}
     weights = {name: value for name, value in weights.items() if value is not None}
-    if weights:
-        try:
-            RewardWeights(**weights)
-        except ConfigError as error:
-            raise ConfigError(error.message, "Correct SEGZERO_TRAIN_WEIGHT_*.") from error
-        given["weights"] = weights
-    return given
+    return {**given, _WEIGHTS: weights} if weights else given
+
+
+def round_options(settings: Settings) -> RoundOptions:
+    """How a round is run, with the preset's defaults.
+
+    Raises:
+        ConfigError: The values make no sense together.
+    """
+    try:
+        return overridden(default_options(settings.preset), round_overrides(settings))
+    except ConfigError as error:
+        remedy = error.remedy or "Correct the SEGZERO_TRAIN_* variables."
+        raise ConfigError(f"The settings of training are wrong: {error.message}", remedy) from error

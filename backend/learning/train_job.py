@@ -7,9 +7,11 @@ one through (`round_run`). It may be killed at any point and tried again: the ne
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from backend.learning.facts import gather, local_now, policy_options
@@ -21,6 +23,7 @@ from backend.learning.trainer import RoundFailedError
 from backend.model_folders import registry_of
 from backend.redis_access import open_redis
 from backend.settings import load_settings
+from segzero_ml.durable import replace_file
 from segzero_ml.errors import ConfigError, InputError, SegZeroError, WeightsError
 from training_hooks.failures import reason_line
 from training_hooks.fence import acquire
@@ -31,6 +34,8 @@ from training_hooks.running_job import RunningJob
 from training_hooks.store_values import ProjectKey
 
 _log = logging.getLogger(__name__)
+
+OUTCOME: Final = "outcome.json"
 
 _LASTING: Final = (RoundFailedError, ConfigError, InputError, WeightsError)
 """What trying again would not help against."""
@@ -137,7 +142,17 @@ def _end(work: Work, state: RoundState, phase: Phase | None = None, text: str = 
     ended = replace(state, ended_at=at.isoformat())
     if phase is not None:
         ended = replace(ended, phase=phase, text=reason_line(text))
+    if ended.folder:
+        _write_outcome(Path(ended.folder), ended)
     patiently(lambda: note_end(work.store, work.project, at, watermark))
     patiently(lambda: write_state(work.redis, work.name, ended))
     _log.info("The round of project %d ended: %s", work.project.project, ended.text)
     return ended
+
+
+def _write_outcome(folder: Path, state: RoundState) -> None:
+    """Leave in the round's folder what came of it: its report tells of the gate only."""
+    try:
+        replace_file(folder / OUTCOME, json.dumps(state.to_json(), indent=1).encode())
+    except OSError as error:
+        _log.warning("%s cannot be written: %s", folder / OUTCOME, error.strerror or error)

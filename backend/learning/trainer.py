@@ -87,17 +87,19 @@ class Ending:
         return reason_line(lines[-1]).rstrip(".") if lines else f"exit status {self.status}"
 
 
-def round_command(
-    snapshot: Path, out: Path, preset: str, champion: Path | None, options: Path | None
+def round_arguments(
+    snapshot: Path, out: Path, preset: str, champion: Path | None, options: Path
 ) -> list[str]:
-    """The command of a round, see `training_hooks.round`."""
-    command = [*_module("training_hooks.round"), "--snapshot", str(snapshot), "--out", str(out)]
-    command += ["--preset", preset]
+    """The arguments of a round, see `training_hooks.round`."""
+    given: dict[str, object] = {
+        "--snapshot": snapshot,
+        "--out": out,
+        "--preset": preset,
+        "--options": options,
+    }
     if champion is not None:
-        command += ["--champion", str(champion)]
-    if options is not None:
-        command += ["--options", str(options)]
-    return command
+        given["--champion"] = champion
+    return [str(word) for pair in given.items() for word in pair]
 
 
 def run_process(
@@ -165,11 +167,6 @@ def read_json(path: Path) -> Mapping[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _module(name: str) -> list[str]:
-    """This interpreter, whatever lies in the current folder."""
-    return [sys.executable, "-P", "-m", name]
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -1,0 +1,204 @@
+"""Shows a round of training until it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from backend.commands.console import print_json, stderr, stdout
+from backend.learning.folders import loop_name
+from backend.learning.round_state import Phase, RoundState, read_state
+from segzero_ml.errors import JobError, StoreError
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from rich.progress import Progress, TaskID
+
+    from backend.settings import Settings
+    from training_hooks.queues import JobView, Queues
+
+LOOK_EVERY_S: Final = 0.5
+_PATIENCE_S: Final = 120.0
+"""How long Redis may be away before this gives up."""
+
+_WORDS: Final = {
+    Phase.SNAPSHOT: "Collecting corrections",
+    Phase.TRAINING: "Training",
+    Phase.COMPARING: "Comparing",
+    Phase.PROMOTING: "Promoting",
+    Phase.WAITING: "Waiting to try again",
+    Phase.PROMOTED: "Promoted",
+    Phase.KEPT: "Champion kept",
+    Phase.CANCELLED: "Cancelled",
+    Phase.FAILED: "Failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A round at one moment.
+
+    Args:
+        state: How it stands; None before it begins.
+        job: Its job; None where that is forgotten.
+    """
+
+    state: RoundState | None
+    job: JobView | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes."""
+        if self.state is not None and self.state.phase.is_over:
+            return True
+        return self.job is None or self.job.status in ("finished", "failed", "canceled", "stopped")
+
+
+def follow_round(
+    redis: Redis, settings: Settings, project: int, job_id: str, as_json: bool
+) -> None:
+    """Show a round until it ends, and say what came of it.
+
+    Args:
+        redis: Redis.
+        settings: The name of this Label Studio.
+        project: Which project.
+        job_id: The round's job.
+        as_json: One JSON object a line whenever something changed, and nothing else.
+
+    Raises:
+        JobError: It failed, was cancelled, or turned out not to be due.
+        StoreError: Redis was away for too long.
+    """
+    looks = _looks(redis, settings, project, job_id)
+    last = Look(None, None)
+    try:
+        if as_json:
+            for last in looks:
+                if last.state is not None:
+                    print_json(last.state.to_json())
+        else:
+            last = _show(looks)
+    except KeyboardInterrupt:
+        typer.echo("\nThe round goes on; --follow shows it again, --cancel ends it.", err=True)
+        raise typer.Exit(130) from None
+    _conclude(last, as_json)
+
+
+def one_line(state: RoundState) -> str:
+    """Where a round is, with its newest figures."""
+    words = [_WORDS[state.phase]]
+    if state.steps and not state.phase.is_over:
+        words.append(f"step {state.step} of {state.steps}")
+    for name, label in (("reward", "reward"), ("reward/mask", "mask"), ("reward/box", "box")):
+        if name in state.figures:
+            words.append(f"{label} {state.figures[name]:.3f}")
+    if state.held_out_iou is not None:
+        words.append(f"held-out IoU {state.held_out_iou:.3f}")
+    if state.champion_iou is not None:
+        words.append(f"champion's {state.champion_iou:.3f}")
+    if state.phase is Phase.TRAINING and state.seconds_left:
+        words.append(f"{state.seconds_left:.0f} s left")
+    return ", ".join(words)
+
+
+def _looks(redis: Redis, settings: Settings, project: int, job_id: str) -> Iterator[Look]:
+    """What changes, up to the end."""
+    from backend.jobs import ALLOWED
+    from training_hooks.queues import Queues
+
+    queues, name = Queues(redis, ALLOWED), loop_name(settings, project)
+    seen: object = None
+    give_up = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            job = _find(queues, job_id)
+            state = read_state(redis, name)
+        except StoreError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(LOOK_EVERY_S)
+            continue
+        give_up = time.monotonic() + _PATIENCE_S
+        look = Look(state if state is not None and state.job == job_id else None, job)
+        key = (look.state, None if job is None else job.status)
+        if key != seen:
+            seen = key
+            yield look
+        if look.is_over:
+            return
+        time.sleep(LOOK_EVERY_S)
+
+
+def _find(queues: Queues, job_id: str) -> JobView | None:
+    try:
+        return queues.find(job_id)
+    except JobError:
+        return None
+
+
+def _show(looks: Iterator[Look]) -> Look:
+    """A bar on a terminal, lines elsewhere; the last look."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = stderr()
+    if not console.is_terminal:
+        return _lines(looks)
+    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    last = Look(None, None)
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("Waiting in the queue", total=None)
+        for last in looks:
+            _move(progress, bar, last)
+    return last
+
+
+def _move(progress: Progress, bar: TaskID, look: Look) -> None:
+    state = look.state
+    if state is None:
+        return
+    total = state.steps if state.phase is Phase.TRAINING and state.steps else None
+    progress.update(bar, completed=state.step, total=total, description=one_line(state))
+
+
+def _lines(looks: Iterator[Look]) -> Look:
+    last, said = Look(None, None), ""
+    for last in looks:
+        line = "Waiting in the queue" if last.state is None else one_line(last.state)
+        if line != said and not last.is_over:
+            typer.echo(line, err=True)
+        said = line
+    return last
+
+
+def _conclude(look: Look, as_json: bool) -> None:
+    """Say what came of it; raises unless the round is whole."""
+    from rich.text import Text
+
+    state = look.state
+    if state is None:
+        status = "forgotten" if look.job is None else look.job.status
+        raise JobError(
+            f"The job ended without a round: it is {status}.",
+            "segzero train --dry-run says what asks for a round; segzero status shows failures.",
+        )
+    if state.phase is Phase.CANCELLED:
+        raise JobError(state.text or "The round was cancelled.", "What served serves on.")
+    if state.phase not in (Phase.PROMOTED, Phase.KEPT):
+        reason = state.text or "its process died at the last try."
+        raise JobError(f"The round failed: {reason}", "What served serves on.")
+    if as_json:
+        return
+    console = stdout()
+    style = "bold green" if state.phase is Phase.PROMOTED else "bold"
+    console.print(Text(state.text.split(": ", 1)[0].rstrip(".") + ".", style=style))
+    for reason in state.verdict:
+        console.print(Text(f"  {reason}"))
+    peak = state.peak_memory_bytes / 1e9
+    console.print(Text(f"It took {state.seconds:.0f} s and {peak:.1f} GB of memory at most."))
+    if state.report:
+        console.print(Text(f"Report: {state.report}"), soft_wrap=True)
