@@ -30,6 +30,8 @@ class RoundOptions:
         scale_rewards: What advantages are divided by: the spread of rewards within the `group`
             of a prompt's rollouts, within the `batch`, or by `none`. Within the group, answers
             that hardly differ teach as much as those that do.
+        loss: How tokens are summed up, as TRL names it: `dapo` counts each token alike, so long
+            answers more; `grpo` each answer alike.
         rank: Of the adapter; its alpha is twice that.
         temperature: At which rollouts are sampled.
         kl: Weight of the divergence from the base model; beta in GRPO.
@@ -64,6 +66,7 @@ class RoundOptions:
     learning_rate: float = 1e-5
     schedule: Literal["constant", "linear"] = "constant"
     scale_rewards: Literal["group", "batch", "none"] = "group"
+    loss: Literal["dapo", "grpo"] = "dapo"
     rank: int = 64
     temperature: float = 1.0
     kl: float = 0.01
@@ -95,6 +98,8 @@ class RoundOptions:
             raise ConfigError("The schedule must be constant or linear.")
         if self.scale_rewards not in ("group", "batch", "none"):
             raise ConfigError("Rewards are scaled within the group, the batch, or by none.")
+        if self.loss not in ("dapo", "grpo"):
+            raise ConfigError("The loss must be dapo or grpo.")
         if not (0 <= self.rehearsal_share < 1 and self.rehearsal_held_out >= 0):
             raise ConfigError("The share of rehearsal must be from 0 to less than 1.")
 

@@ -113,7 +113,8 @@ def train(
     cases = [_case(lesson, reasoner) for lesson in lessons]
     rows = [_row(number, lesson, reasoner) for number, lesson in enumerate(lessons)]
     watch = Watcher(on_step, options.most_kl)
-    reward = Reward(Judge(segmenter, preset, options.weights), cases)
+    judge = Judge(segmenter, preset, options.weights)
+    reward = Reward(judge, cases)
     trainer = Trainer(
         model=reasoner.model,
         processing_class=reasoner.processor,
@@ -131,7 +132,8 @@ def train(
     trainer.spent = reward.spent
     saved = checkpoints(folder)
     if options.cold_start and not saved:
-        _cold_start(trainer.model, reasoner, lessons, cases, options)
+        requests = [one.request for one in lessons]
+        teach(trainer.model, reasoner, shown(reasoner, judge, cases, requests, options), options)
     trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
     if trainer.state.global_step < 1:  # TRL stops without a word when a batch is not full
         raise ModelError("The round made no step.", "Lower prompts_per_step.")
@@ -149,25 +151,6 @@ def prompts_per_step(lessons: int, options: RoundOptions) -> int:
     if lessons < 1:
         raise DatasetError("There is nothing to learn from.", "Correct some predictions first.")
     return min(options.prompts_per_step, lessons)
-
-
-def _cold_start(
-    model: Any,
-    reasoner: LocalReasoner,
-    lessons: Sequence[Lesson],
-    cases: Sequence[Case],
-    options: RoundOptions,
-) -> None:
-    answers = shown(reasoner, cases, [one.request for one in lessons], reasoner.preset)
-    teach(
-        model,
-        reasoner,
-        answers,
-        options.cold_start_rate,
-        options.cold_start,
-        options.seed,
-        options.max_grad_norm,
-    )
 
 
 def _config(
@@ -188,6 +171,7 @@ def _config(
         lr_scheduler_type=options.schedule,
         max_grad_norm=options.max_grad_norm,
         beta=options.kl,
+        loss_type=options.loss,
         scale_rewards=options.scale_rewards,
         mask_truncated_completions=options.mask_truncated,
         activation_checkpointing=not on_cpu,

@@ -123,6 +123,42 @@ class LocalReasoner:
         asked = [_Asked(*one) for one in zip(images, requests, begun, strict=True)]
         return self._answer(asked) if asked else []
 
+    def sample(
+        self,
+        images: Sequence[Image.Image],
+        requests: Sequence[str],
+        *,
+        count: int,
+        temperature: float = 1.0,
+        max_new_tokens: int | None = None,
+    ) -> list[list[str]]:
+        """Answer each request several times, at random.
+
+        Args:
+            images: As for `answer`.
+            requests: As for `answer`.
+            count: How many answers to each.
+            temperature: The higher, the more they differ.
+            max_new_tokens: Longest answer; None for the preset's.
+
+        Returns:
+            The texts, `count` for each request.
+        """
+        inputs = self.inputs(images, requests, [""] * len(requests))
+        with torch.inference_mode():
+            sequences = self.model.generate(
+                **inputs.to(self.model.device),
+                do_sample=True,
+                temperature=temperature,
+                top_k=0,
+                top_p=1.0,
+                num_return_sequences=count,
+                max_new_tokens=max_new_tokens or self.preset.max_new_tokens,
+            )
+        rows = sequences[:, inputs["input_ids"].shape[1] :].tolist()  # (B * count, T)
+        texts = [self._decode(self._until_stop(row)).strip() for row in rows]
+        return [texts[i : i + count] for i in range(0, len(texts), count)]
+
     def _answer(self, asked: list[_Asked]) -> list[ReasonerOutput]:
         try:
             return self._generate(asked)
