@@ -2,13 +2,15 @@
 
 Each prompt is answered several times, as in GRPO. Where the best answer cut the corrected
 masks, its thoughts fit the truth: the model is trained on them, with the corrected boxes and
-points in place of its own. What it never gets right is left to the rewards. A model that rambles
-on pictures unlike those it knows comes back to its form so within a minute or two, where GRPO
-alone takes many noisy steps. (Rejection sampling, as in RAFT, arXiv 2304.06767.)
+points in place of its own (rejection sampling, as in RAFT, arXiv 2304.06767). Where none did,
+there are no right thoughts to learn: it is trained on boxes and points alone, after thoughts that
+are left empty and not learnt. On pictures unlike those it knows, GRPO alone earns next to nothing
+for long.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -33,6 +35,7 @@ _log = logging.getLogger(__name__)
 _AT_ONCE: Final = 8
 _TRIES: Final = 4
 
+_ANSWER: Final = "<answer>"
 _GOOD: Final = 0.7
 """Mask IoU from which an answer, and so its thoughts, counts as right."""
 
@@ -44,12 +47,14 @@ class Shown:
     Args:
         image: Gives the upright image.
         request: Normalised.
-        text: Its best thoughts, and the true answer.
+        begun: What is given, and not learnt.
+        target: What it should go on with.
     """
 
     image: Callable[[], Image.Image]
     request: str
-    text: str
+    begun: str
+    target: str
 
 
 def true_answer(case: Case, reasoning: str) -> Answer:
@@ -70,8 +75,8 @@ def shown(
 ) -> list[Shown]:
     """Have the model answer each case several times, and take the best answers.
 
-    Left out are cases of which no answer cut the corrected masks, and truths that the form
-    cannot hold, such as two objects where there is room for one.
+    Left out are truths that the form cannot hold, such as two objects where there is room for
+    one.
 
     Raises:
         ModelError: There is not enough memory.
@@ -88,17 +93,24 @@ def shown(
             max_new_tokens=options.max_new_tokens,
         )
         for case, request, texts in zip(batch, asked, sampled, strict=True):
-            parts = judge.judge(texts, case)
-            best = max(range(len(texts)), key=lambda i: (parts[i].mask, parts[i].total))
-            if parts[best].mask < _GOOD:
-                continue
-            thought = parse(texts[best], case.frame)
-            try:
-                text = render(true_answer(case, thought.reasoning), reasoner.preset.schema)
-            except InputError:
-                continue
-            found.append(Shown(case.image, request, text))
+            with contextlib.suppress(InputError):
+                begun, target = _best(texts, judge, case, reasoner)
+                found.append(Shown(case.image, request, begun, target))
     return found
+
+
+def _best(
+    texts: Sequence[str], judge: Judge, case: Case, reasoner: LocalReasoner
+) -> tuple[str, str]:
+    parts = judge.judge(texts, case)
+    best = max(range(len(texts)), key=lambda i: (parts[i].mask, parts[i].total))
+    is_good = parts[best].mask >= _GOOD
+    thoughts = parse(texts[best], case.frame).reasoning if is_good else ""
+    text = render(true_answer(case, thoughts), reasoner.preset.schema)
+    if is_good:
+        return "", text
+    begun, mark, target = text.partition(_ANSWER)
+    return begun + mark, target
 
 
 def teach(
@@ -133,14 +145,18 @@ def teach(
 def _inputs(reasoner: LocalReasoner, batch: Sequence[Shown]) -> Any:
     """What the model takes, with labels on the words of the answers only."""
     tokenizer = reasoner.processor.tokenizer
-    whole = [one.text + tokenizer.eos_token for one in batch]
+    whole = [one.begun + one.target + tokenizer.eos_token for one in batch]
     inputs = reasoner.inputs([one.image() for one in batch], [one.request for one in batch], whole)
     labels = torch.full_like(inputs["input_ids"], -100)  # (B, T); -100: not learnt
-    for row, text in enumerate(whole):
-        count = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    for row, (one, text) in enumerate(zip(batch, whole, strict=True)):
+        count = _tokens(tokenizer, text) - _tokens(tokenizer, one.begun)
         labels[row, -count:] = inputs["input_ids"][row, -count:]  # padded on the left
     device = reasoner.model.device
     return {**inputs.to(device), "labels": labels.to(device)}
+
+
+def _tokens(tokenizer: Any, text: str) -> int:
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _true_object(mask: BoolMask, frame: Frame, size: ImageSize) -> AnswerObject:

@@ -9,6 +9,7 @@ What it leaves in the folder of the round:
 
 ```
 checkpoint-*/, last/   adapters, as PEFT writes them
+cold-start/            the one before the first rewards, where there was a cold start
 progress.json          how far it is; replaced after every step
 golden.json            what the best one answers over which base, where it passed the gate
 report.html            the verdict for people

@@ -143,17 +143,19 @@ _BY_PRESET: Final = {
     # A model of a few million parameters needs, and bears, far larger steps.
     "tiny": replace(
         _LARGE,
-        learning_rate=8e-4,
+        learning_rate=4e-4,
         schedule="linear",
         scale_rewards="batch",
         rank=32,
         rollouts_at_once=16,
         kl=0.04,
         epochs=4.0,
-        max_steps=24,
+        max_steps=16,
         max_new_tokens=144,
         save_every=4,
         train_vision=True,
+        cold_start=3,
+        cold_start_rate=1e-3,
         rehearsal="scenes",
     ),
 }

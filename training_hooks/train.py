@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from datasets import Dataset
 from peft import LoraConfig
@@ -46,6 +46,10 @@ from training_hooks.grpo import Reward, Trainer, Watcher
 from training_hooks.judge import Case, Judge
 from training_hooks.round_options import RoundOptions
 from training_hooks.steps import Step, steps_of
+
+
+COLD_START: Final = "cold-start"
+"""Folder of the adapter before its first rewards, where there was a cold start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,7 @@ def train(
     if options.cold_start and not saved:
         requests = [one.request for one in lessons]
         teach(trainer.model, reasoner, shown(reasoner, judge, cases, requests, options), options)
+        trainer.save_model(str(folder / COLD_START))
     trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
     if trainer.state.global_step < 1:  # TRL stops without a word when a batch is not full
         raise ModelError("The round made no step.", "Lower prompts_per_step.")

@@ -36,6 +36,7 @@ SHORT = replace(
     max_steps=2,
     save_every=1,
     rank=4,
+    cold_start=1,
     rehearsal_held_out=4,
 )
 

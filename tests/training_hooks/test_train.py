@@ -23,7 +23,13 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 SHORT = replace(
-    default_options("tiny"), rollouts=4, prompts_per_step=3, max_steps=2, save_every=1, rank=4
+    default_options("tiny"),
+    rollouts=4,
+    prompts_per_step=3,
+    max_steps=2,
+    save_every=1,
+    rank=4,
+    cold_start=0,
 )
 
 
