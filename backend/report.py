@@ -15,6 +15,8 @@ from typing import Final
 from redis import Redis
 
 from backend.jobs import ALLOWED
+from backend.learning.folders import loop_name_of
+from backend.learning.round_state import RoundState, read_state
 from backend.ready import BackendView, ask_backend
 from backend.redis_access import open_redis, redis_address, spool_folder
 from backend.settings import Settings
@@ -66,11 +68,19 @@ class RedisView:
 
 @dataclass(frozen=True, slots=True)
 class ProjectView:
-    """One project: its corrections in numbers, and when it was last compared."""
+    """One project.
+
+    Attributes:
+        key: Which.
+        statistics: Its corrections in numbers.
+        reconciled_at: When it was last compared with Label Studio.
+        round: Its newest round of training; None where there was none.
+    """
 
     key: ProjectKey
     statistics: Statistics
     reconciled_at: datetime | None
+    round: RoundState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +186,12 @@ def count(
         if time.monotonic() > give_up:
             raise StoreError(f"Redis did not give all numbers within {limit_s:g} s.")
         views.append(
-            ProjectView(key, reader.statistics(key), reader.watermark(key, RECONCILED)),
+            ProjectView(
+                key,
+                reader.statistics(key),
+                reader.watermark(key, RECONCILED),
+                read_state(client, loop_name_of(key)),
+            ),
         )
     return Numbers(depths, tuple(views))
 

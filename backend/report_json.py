@@ -88,6 +88,7 @@ def _project(view: ProjectView) -> dict[str, Any]:
         "median_lead_time_shown_s": found.median_lead_time_shown_s,
         "median_lead_time_alone_s": found.median_lead_time_alone_s,
         "reconciled_at": _time(view.reconciled_at),
+        "round": None if view.round is None else view.round.to_json(),
     }
 
 

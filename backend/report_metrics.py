@@ -136,6 +136,36 @@ def _projects(projects: Sequence[ProjectView]) -> Iterator[Metric]:
     yield by_verdict
     yield lead
     yield from plain.values()
+    yield from _rounds(projects)
+
+
+def _rounds(projects: Sequence[ProjectView]) -> Iterator[Metric]:
+    """The newest round of each project."""
+    phase = GaugeMetricFamily(
+        "segzero_round", "1 for where a project's newest round is.", labels=(*_PROJECT, "phase")
+    )
+    plain = {
+        name: GaugeMetricFamily(f"segzero_round_{name}", text, labels=_PROJECT)
+        for name, text in (
+            ("step", "Steps that it made."),
+            ("steps", "Steps that it has in all."),
+            ("seconds", "How long it took."),
+            ("peak_memory_bytes", "Most memory that it took."),
+            ("held_out_iou", "Mean mask IoU of its best model on held-out requests."),
+            ("champion_iou", "The same of the version that served when it began."),
+        )
+    }
+    for view in projects:
+        name, state = (view.key.label_studio, str(view.key.project)), view.round
+        if state is None:
+            continue
+        phase.add_metric((*name, state.phase.value), 1.0)
+        for metric, family in plain.items():
+            value = getattr(state, metric)
+            if value is not None:
+                family.add_metric(name, value)
+    yield phase
+    yield from plain.values()
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -103,6 +103,13 @@ class TrainingSettings(BaseSettings):
         "half of those there are, so that serving keeps answering.",
     )
 
+    train_nice: int = Field(
+        default=10,
+        ge=0,
+        le=19,
+        description="How far a round yields to other processes, as `nice` counts it; 0 on a "
+        "machine that only trains.",
+    )
     train_launch: str | None = Field(
         default=None,
         description="Configuration of `accelerate launch` with which a round starts: `one-gpu`, "
@@ -141,6 +148,11 @@ class TrainingSettings(BaseSettings):
         default=None,
         description="What advantages are divided by: the spread of rewards within the `group` of "
         "a prompt's answers, within the `batch`, or by `none`.",
+    )
+    train_loss: Literal["dapo", "grpo"] | None = Field(
+        default=None,
+        description="How the tokens of answers are summed up: `dapo` counts each token alike, "
+        "`grpo` each answer.",
     )
     train_rank: int | None = Field(
         default=None, ge=1, le=1024, description="Rank of the adapter; its alpha is twice that."

@@ -9,12 +9,15 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from backend.learning.round_state import Phase
+from backend.learning.round_words import one_line
 from backend.ready import BackendView
 from backend.report import Numbers, RedisView, Report, SpoolView
 from segzero_ml.corrections import Correction, Verdict
 from training_hooks.dead_letters import DeadLetter
 
 _GOOD, _BAD, _WARN, _FAINT = "green", "bold red", "yellow", "dim"
+_ROUND_STYLES = {Phase.PROMOTED: _GOOD, Phase.FAILED: _BAD, Phase.WAITING: _WARN}
 
 
 def parts(report: Report) -> Iterator[RenderableType]:
@@ -24,6 +27,7 @@ def parts(report: Report) -> Iterator[RenderableType]:
         yield _queues(report.numbers)
         yield from _dead_letters(report.dead_letters, report.at)
         yield from _projects(report.numbers, report.at)
+        yield from _rounds(report.numbers, report.at)
         yield from _recent(report.recent, report.at)
 
 
@@ -175,6 +179,25 @@ def _projects(numbers: Numbers, now: datetime) -> Iterator[RenderableType]:
         )
     yield counts
     yield rates
+
+
+def _rounds(numbers: Numbers, now: datetime) -> Iterator[RenderableType]:
+    """The newest round of each project that had one."""
+    found = [(view.key.project, view.round) for view in numbers.projects if view.round is not None]
+    if not found:
+        return
+    table = _table("Training", "Project", "Round", "Since", "How it stands")
+    for project, state in found:
+        since = state.ended_at or state.started_at
+        words = Text(one_line(state), style=_ROUND_STYLES.get(state.phase, ""))
+        if state.text:
+            words.append(f"\n{state.text}", style="default")
+        if state.report:
+            words.append(f"\n{state.report}", style=_FAINT)
+        table.add_row(
+            str(project), Text(state.round), ago(datetime.fromisoformat(since), now), words
+        )
+    yield table
 
 
 def _recent(corrections: Sequence[Correction], now: datetime) -> Iterator[RenderableType]:

@@ -12,6 +12,7 @@ import typer
 from backend.commands.console import print_json, stderr, stdout
 from backend.learning.folders import loop_name
 from backend.learning.round_state import Phase, RoundState, read_state
+from backend.learning.round_words import one_line
 from segzero_ml.errors import JobError, StoreError
 
 if TYPE_CHECKING:
@@ -24,18 +25,6 @@ if TYPE_CHECKING:
 LOOK_EVERY_S: Final = 0.5
 _PATIENCE_S: Final = 120.0
 """How long Redis may be away before this gives up."""
-
-_WORDS: Final = {
-    Phase.SNAPSHOT: "Collecting corrections",
-    Phase.TRAINING: "Training",
-    Phase.COMPARING: "Comparing",
-    Phase.PROMOTING: "Promoting",
-    Phase.WAITING: "Waiting to try again",
-    Phase.PROMOTED: "Promoted",
-    Phase.KEPT: "Champion kept",
-    Phase.CANCELLED: "Cancelled",
-    Phase.FAILED: "Failed",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +76,6 @@ def follow_round(
         typer.echo("\nThe round goes on; --follow shows it again, --cancel ends it.", err=True)
         raise typer.Exit(130) from None
     _conclude(last, as_json)
-
-
-def one_line(state: RoundState) -> str:
-    """Where a round is, with its newest figures."""
-    words = [_WORDS[state.phase]]
-    if state.steps and not state.phase.is_over:
-        words.append(f"step {state.step} of {state.steps}")
-    for name, label in (("reward", "reward"), ("reward/mask", "mask"), ("reward/box", "box")):
-        if name in state.figures:
-            words.append(f"{label} {state.figures[name]:.3f}")
-    if state.held_out_iou is not None:
-        words.append(f"held-out IoU {state.held_out_iou:.3f}")
-    if state.champion_iou is not None:
-        words.append(f"champion's {state.champion_iou:.3f}")
-    if state.phase is Phase.TRAINING and state.seconds_left:
-        words.append(f"{state.seconds_left:.0f} s left")
-    return ", ".join(words)
 
 
 def _looks(redis: Redis, settings: Settings, project: int, job_id: str) -> Iterator[Look]:

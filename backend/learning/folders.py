@@ -9,6 +9,7 @@ from typing import Final
 
 from backend.model_folders import project_slug
 from backend.settings import Settings
+from training_hooks.store_values import ProjectKey
 
 _SNAPSHOTS: Final = "snapshots"
 _ROUNDS: Final = "rounds"
@@ -40,12 +41,17 @@ def locks_folder(settings: Settings) -> Path:
 
 
 def loop_name(settings: Settings, project: int) -> str:
+    """What a project's training is called; see `loop_name_of`."""
+    return loop_name_of(ProjectKey(settings.label_studio_name, project))
+
+
+def loop_name_of(key: ProjectKey) -> str:
     """What a project's training is called in locks, jobs and Redis: letters, digits, _ and -.
 
     Its folders' name where that is one; else a hash of it, as a Label Studio's name may be
     longer and hold dots.
     """
-    slug = project_slug(settings, project)
+    slug = f"{key.label_studio}-{key.project}"
     if len(slug) <= _LONGEST_NAME and re.fullmatch(r"[A-Za-z0-9_-]+", slug):
         return slug
-    return f"{hashlib.sha256(slug.encode()).hexdigest()[:16]}-{project}"
+    return f"{hashlib.sha256(slug.encode()).hexdigest()[:16]}-{key.project}"

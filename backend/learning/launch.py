@@ -33,7 +33,7 @@ def launcher(settings: Settings, environment: Mapping[str, str] | None = None) -
     if config is None:
         return [*python, "training_hooks.round"]
     launch = [*python, "accelerate.commands.launch", "--config_file", str(config)]
-    if "num_processes" not in config.read_text("utf-8"):
+    if not re.search(r"^num_processes:", config.read_text("utf-8"), re.MULTILINE):
         launch += ["--num_processes", str(max(1, number))]
     return [*launch, "-m", "training_hooks.launched"]
 

@@ -27,12 +27,13 @@ def setting_of(option: str) -> str:
 def round_overrides(settings: Settings) -> dict[str, Any]:
     """Names of `RoundOptions` and the values that were set for them; the rest is the preset's."""
     found = {
-        one.name: getattr(settings, setting_of(one.name))
+        one.name: getattr(settings, setting_of(one.name), None)
         for one in fields(RoundOptions)
         if one.name != _WEIGHTS
     }
     weights = {
-        one.name: getattr(settings, f"train_weight_{one.name}") for one in fields(RewardWeights)
+        one.name: getattr(settings, f"train_weight_{one.name}", None)
+        for one in fields(RewardWeights)
     }
     given = {name: value for name, value in found.items() if value is not None}
     weights = {name: value for name, value in weights.items() if value is not None}

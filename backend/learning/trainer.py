@@ -31,7 +31,6 @@ LOOK_EVERY_S: Final = 0.25
 FAILED: Final = 2
 CANCELLED: Final = 3
 
-_NICE: Final = 10
 _TAIL_BYTES: Final = 64 * 1024
 _STOP_S: Final = 10.0
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -114,7 +113,7 @@ def run_process(
     Args:
         command: Its program and arguments.
         folder: The round's; the log lies there.
-        settings: How many threads it may use.
+        settings: How many threads it may use, and how far it yields.
         lock: The project's lock: open in the process as long as that lives.
         look: Called a few times a second; what it raises ends the process.
 
@@ -136,7 +135,7 @@ def run_process(
     except OSError as error:
         raise JobError(f"The training cannot be started: {error.strerror or error}.") from error
     with contextlib.suppress(OSError):  # it may have ended already
-        os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
+        os.setpriority(os.PRIO_PROCESS, process.pid, settings.train_nice)
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):

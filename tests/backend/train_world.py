@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
@@ -29,7 +30,9 @@ from segzero_ml.datasets.scenes import scene_samples
 from segzero_ml.registry import Registry
 from segzero_ml.types import ImageSize
 from tests.backend.corrected import PROJECT, ROOT, FileServer, World, world
+from tests.backend.up_world import is_alive
 from tests.training_hooks.store_samples import correction
+from training_hooks.loop_reader import ROUND_ENDED, ROUND_FAILED, TRAINED
 from training_hooks.queues import JobView, QueueName, QueuePolicy, Queues
 
 SHORT: Final = {
@@ -43,6 +46,7 @@ SHORT: Final = {
     "SEGZERO_TRAIN_HELD_OUT_SHARE": "0.4",
     "SEGZERO_TRAIN_MIN_CORRECTIONS": "4",
     "SEGZERO_TRAIN_THREADS": "1",
+    "SEGZERO_TRAIN_NICE": "0",
 }
 """The shortest round there is: two steps of two prompts."""
 
@@ -54,7 +58,7 @@ QUICK: Final = {
     "stop_grace_s": 1.0,
 }
 POLICIES: Final = {name: QueuePolicy(600, (1, 1, 1), 600) for name in QueueName}
-PATIENCE_S: Final = 240.0
+PATIENCE_S: Final = 600.0
 
 _WORK: Final = """
 import json, logging, sys
@@ -106,6 +110,49 @@ class Project(World):
         folder = rounds_folder(self.settings, PROJECT.project)
         return sorted(folder.iterdir()) if folder.is_dir() else []
 
+    @property
+    def checkpoints(self) -> list[int]:
+        """Steps of the checkpoints of its only round that are whole."""
+        found = [
+            one for each in self.rounds for one in each.glob("checkpoint-*/trainer_state.json")
+        ]
+        return sorted(int(one.parent.name.rpartition("-")[2]) for one in found)
+
+    def until(self, phase: str, patience_s: float = PATIENCE_S) -> float:
+        """Wait until the newest round is there; how many seconds that took."""
+        began = time.monotonic()
+        while self.phase != phase:
+            assert time.monotonic() - began < patience_s, f"{self.state}, not {phase}"
+            time.sleep(0.05)
+        return time.monotonic() - began
+
+    def forget_the_end(self) -> None:
+        """As if the job of the newest round had died before it could record the end."""
+        (key,) = self.client.keys("*:watermarks")
+        self.client.hdel(key, TRAINED, ROUND_ENDED, ROUND_FAILED)
+
+    @contextmanager
+    def kept(self, server: FileServer, patch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Leave everything as it was: for tests that share a round."""
+        point(self, server, patch)
+        rows = {key: self.client.dump(key) for key in self.client.keys("segzero:*")}
+        copy = self.folder.with_name("kept")
+        for name in ("rounds", "models"):
+            if (self.folder / name).exists():
+                shutil.copytree(self.folder / name, copy / name)
+        try:
+            yield
+        finally:
+            self.client.flushdb()
+            for key, row in rows.items():
+                if row is not None:
+                    self.client.restore(key, 0, row)
+            for name in ("rounds", "models"):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+                if (copy / name).exists():
+                    shutil.copytree(copy / name, self.folder / name)
+            shutil.rmtree(copy, ignore_errors=True)
+
     def ask(self, *, by_hand: bool = True) -> str:
         """Ask for a round as the command line does."""
         from backend.learning.train_queue import enqueue
@@ -122,12 +169,19 @@ def project(folder: Path) -> Iterator[Project]:
         yield Project(*found)
 
 
-def use(here: Project, server: FileServer, patch: pytest.MonkeyPatch, count: int = 12) -> None:
-    """Empty it, give it corrections of so many scenes, and have rounds be short."""
-    here.use(patch)
+def point(here: Project, server: FileServer, patch: pytest.MonkeyPatch) -> None:
+    """Let the environment name it, and have rounds be short."""
+    patch.setenv("SEGZERO_DATA_DIR", str(here.folder))
+    patch.setenv("SEGZERO_PORT", "9")
     server.use(patch)
     for name, value in SHORT.items():
         patch.setenv(name, value)
+
+
+def use(here: Project, server: FileServer, patch: pytest.MonkeyPatch, count: int = 12) -> None:
+    """Empty it, give it corrections of so many scenes, and have rounds be short."""
+    here.use(patch)
+    point(here, server, patch)
     for number, sample in enumerate(scene_samples(count, 78, "shifted"), 1):
         image, stream = sample.image(), BytesIO()
         image.save(stream, "PNG")
@@ -150,11 +204,27 @@ def use(here: Project, server: FileServer, patch: pytest.MonkeyPatch, count: int
         )
 
 
+def trainers(here: Project) -> list[int]:
+    """The processes that train in a round of a project now."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        ours = any(str(one).encode() in words for one in here.rounds)
+        if b"training_hooks.round" in words and ours and is_alive(int(entry.name)):
+            found.append(int(entry.name))
+    return found
+
+
 class TrainWorker:
     """A worker of the queue `train` in a process of its own; killed with the test."""
 
     def __init__(
-        self, log: Path, *, burst: bool = False, env: Mapping[str, str] | None = None
+        self, log: Path, *, burst: bool = False, before: Callable[[], None] | None = None
     ) -> None:
         self.log = log
         command = [sys.executable, "-c", _WORK, json.dumps(QUICK), *(["burst"] if burst else [])]
@@ -162,7 +232,7 @@ class TrainWorker:
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, **(env or {})},
+                preexec_fn=before,  # noqa: PLW1509 - limits a process can only set itself
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

@@ -1,0 +1,36 @@
+"""A round in a line, for people."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from backend.learning.round_state import Phase, RoundState
+
+_WORDS: Final = {
+    Phase.SNAPSHOT: "Collecting corrections",
+    Phase.TRAINING: "Training",
+    Phase.COMPARING: "Comparing",
+    Phase.PROMOTING: "Promoting",
+    Phase.WAITING: "Waiting to try again",
+    Phase.PROMOTED: "Promoted",
+    Phase.KEPT: "Champion kept",
+    Phase.CANCELLED: "Cancelled",
+    Phase.FAILED: "Failed",
+}
+
+
+def one_line(state: RoundState) -> str:
+    """Where a round is, with its newest figures."""
+    words = [_WORDS[state.phase]]
+    if state.steps and not state.phase.is_over:
+        words.append(f"step {state.step} of {state.steps}")
+    for name, label in (("reward", "reward"), ("reward/mask", "mask"), ("reward/box", "box")):
+        if name in state.figures:
+            words.append(f"{label} {state.figures[name]:.3f}")
+    if state.held_out_iou is not None:
+        words.append(f"held-out IoU {state.held_out_iou:.3f}")
+    if state.champion_iou is not None:
+        words.append(f"champion's {state.champion_iou:.3f}")
+    if state.phase is Phase.TRAINING and state.seconds_left:
+        words.append(f"{state.seconds_left:.0f} s left")
+    return ", ".join(words)
