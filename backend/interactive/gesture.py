@@ -52,6 +52,19 @@ class Gesture:
         return Box(x1 * size.width, y1 * size.height, x2 * size.width, y2 * size.height)
 
 
+@dataclass(frozen=True, slots=True)
+class TextBox:
+    """What a TextArea holds.
+
+    Args:
+        id: Label Studio gives each annotator's box one, anew when it was emptied.
+        lines: In the order in which they were typed.
+    """
+
+    id: str = ""
+    lines: tuple[str, ...] = ()
+
+
 def read_gesture(results: Sequence[Mapping[str, Any]], labelling: Labelling) -> Gesture | None:
     """The clicks and the box of a call's context, or None without any.
 
@@ -80,16 +93,19 @@ def read_gesture(results: Sequence[Mapping[str, Any]], labelling: Labelling) -> 
     return Gesture(tuple(dict.fromkeys(clicks))[-MAX_CLICKS:], box, label)
 
 
-def typed_lines(results: Sequence[Mapping[str, Any]], control: str | None) -> tuple[str, ...]:
-    """The lines of a TextArea of a call's context."""
+def text_box(results: Sequence[Mapping[str, Any]], control: str | None) -> TextBox:
+    """What a TextArea of a call's context holds."""
     for result in results:
         value = result.get("value")
         if control is None or result.get("from_name") != control or not isinstance(value, Mapping):
             continue
-        text = value.get("text")
+        text, box_id = value.get("text"), result.get("id")
         lines = [text] if isinstance(text, str) else text if isinstance(text, list) else []
-        return tuple(line for line in lines if isinstance(line, str))
-    return ()
+        return TextBox(
+            box_id if isinstance(box_id, str) else "",
+            tuple(line for line in lines if isinstance(line, str)),
+        )
+    return TextBox()
 
 
 def _label(value: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from backend.interactive.gesture import Click
+from backend.interactive.gesture import Click, TextBox
 from backend.translate import Shown
 from segzero_ml import masks
 from segzero_ml.types import Box
@@ -63,13 +63,11 @@ class TaskMemory:
 
     Args:
         objects: By id, the one shown last at the end.
-        lines: What stood in the request box when it was answered last.
-        notes: What the notes box was filled with then.
+        box: What stood in the request box when it was answered last.
     """
 
     objects: OrderedDict[str, Remembered] = field(default_factory=OrderedDict)
-    lines: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    box: TextBox = field(default_factory=TextBox)
 
 
 class Memory:
@@ -100,12 +98,11 @@ class Memory:
             _, dropped = self._tasks.popitem(last=False)
             self._count -= len(dropped.objects)
 
-    def note_typed(
-        self, key: TaskKey, text: str, lines: tuple[str, ...], notes: tuple[str, ...]
-    ) -> None:
-        """Keep what was typed and what it was answered with."""
-        memory = self._touch(key)
-        memory.lines, memory.notes = lines, notes
+    def note_typed(self, key: TaskKey, box: TextBox, text: str | None = None) -> None:
+        """Keep what stands in the request box, and what was asked if that was typed just now."""
+        self._touch(key).box = box
+        if text is None:
+            return
         self._typed.pop(key[0], None)
         self._typed[key[0]] = (text, self._clock())
         while len(self._typed) > MAX_TASKS:

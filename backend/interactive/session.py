@@ -11,7 +11,7 @@ from PIL import Image
 
 from backend.interactive.cutting import Cuts, cut
 from backend.interactive.existing import meant
-from backend.interactive.gesture import Gesture, read_gesture, typed_lines
+from backend.interactive.gesture import Gesture, read_gesture, text_box
 from backend.interactive.memory import Memory, TaskKey, TaskMemory, remembered
 from backend.labelling import Labelling
 from backend.model_thread import Predicts
@@ -83,7 +83,7 @@ class Interactive:
         version = turn.pipeline.model_version
         gesture = read_gesture(turn.results, turn.labelling)
         try:
-            typed = self._typed(turn, gesture)
+            typed = self._typed(turn)
         except RequestError as error:
             return error_result(str(error), turn.labelling, version)
         if typed is not None:
@@ -107,25 +107,23 @@ class Interactive:
         reply = await asyncio.to_thread(
             to_task_result, [answer], turn.labelling, new_region_id, shown
         )
-        self._note_typed(turn, typed.text, reply)
+        self._note_typed(turn, typed.text)
         return reply
 
-    def _typed(self, turn: Turn, gesture: Gesture | None) -> LabelRequest | None:
+    def _typed(self, turn: Turn) -> LabelRequest | None:
         """The request that was just typed; None where another box was edited, or none was.
 
-        Label Studio sends all boxes of the image whichever was edited. If the requests are
-        those that were answered, but the notes are not as they were filled in, a note was
-        edited.
+        Label Studio sends all boxes of the image whichever was edited. If the request box
+        holds what it held when it was answered, or less, nobody typed into it.
         """
         typed = prompted_request(turn.results, turn.labelling)
         if typed is None:
             return None
         normalise_request(typed.text)
-        memory = self._known(turn)
-        lines = typed_lines(turn.results, turn.labelling.prompt)
-        notes = typed_lines(turn.results, turn.labelling.notes)
-        is_answered = bool(memory.lines) and lines == memory.lines
-        if is_answered and (gesture is not None or (memory.notes and notes != memory.notes)):
+        box = text_box(turn.results, turn.labelling.prompt)
+        known = self._known(turn).box
+        if box.id and box.id == known.id and box.lines == known.lines[: len(box.lines)]:
+            self._note_typed(turn)
             return None
         return typed
 
@@ -166,12 +164,10 @@ class Interactive:
         if turn.key is not None and found:
             self._memory.remember(turn.key, *found)
 
-    def _note_typed(self, turn: Turn, text: str, reply: Mapping[str, Any]) -> None:
-        if turn.key is None:
-            return
-        lines = typed_lines(turn.results, turn.labelling.prompt)
-        notes = typed_lines(reply["result"], turn.labelling.notes)
-        self._memory.note_typed(turn.key, text, lines, notes)
+    def _note_typed(self, turn: Turn, text: str | None = None) -> None:
+        if turn.key is not None:
+            box = text_box(turn.results, turn.labelling.prompt)
+            self._memory.note_typed(turn.key, box, text)
 
     def _known(self, turn: Turn) -> TaskMemory:
         return TaskMemory() if turn.key is None else self._memory.of(turn.key)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from label_studio_sdk.label_interface.interface import LabelInterface as _LabelInterface
 
 from backend.brush import encode_rle
-from backend.interactive.gesture import Click, read_gesture
+from backend.interactive.gesture import Click, TextBox, read_gesture
 from backend.interactive.memory import KEPT_S, MAX_OBJECTS, MAX_TASKS, Memory, remembered
 from backend.labelling import parse_config
 from backend.regions import read_regions
@@ -255,6 +255,11 @@ def test_editing_a_note_or_a_choice_asks_for_nothing(worked: Worked, scenes: lis
     more = text("request", naming(scenes[0]), naming(scenes[0], 1))
     assert worked.do(task(0), more, text("notes", "and mine")) != []
     assert len(worked.asked) == 2
+    assert worked.do(task(0), asked) == []  # the second one was deleted from the box
+    assert worked.do(task(0), more) != []  # and typed again
+    someone_else = {**asked, "id": "another"}
+    assert worked.do(task(0), someone_else) != []
+    assert len(worked.asked) == 4
 
 
 @pytest.mark.parametrize(
@@ -375,7 +380,7 @@ def test_memory_is_bounded_and_forgets_the_oldest() -> None:
 def test_what_was_typed_is_kept_for_a_while_in_its_own_project() -> None:
     now = [100.0]
     memory = Memory(lambda: now[0])
-    memory.note_typed((1, 5), "the star", ("the star",), ())
+    memory.note_typed((1, 5), TextBox("t", ("the star",)), "the star")
     assert memory.last_typed(1) == "the star"
     assert memory.last_typed(2) is None
     now[0] += KEPT_S + 1
