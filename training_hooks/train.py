@@ -47,7 +47,6 @@ from training_hooks.judge import Case, Judge
 from training_hooks.round_options import RoundOptions
 from training_hooks.steps import Step, steps_of
 
-
 COLD_START: Final = "cold-start"
 """Folder of the adapter before its first rewards, where there was a cold start."""
 
