@@ -1,9 +1,11 @@
-"""Ends a project's round on request."""
+"""Ends a project's round on request, and records the end of one whose job died."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+
+from redis import Redis
 
 from backend.learning.folders import loop_name
 from backend.learning.round_state import Phase, read_state, write_state
@@ -38,18 +40,49 @@ def cancel_round(queues: Queues, settings: Settings, project: int) -> bool:
             "segzero status shows how the last one ended.",
         )
     ended = queues.cancel(job.job_id)
-    redis, name = queues.connection, loop_name(settings, project)
-    state = read_state(redis, name)
-    if ended and state is not None and state.job == job.job_id and not state.phase.is_over:
-        # It had begun, failed and waited for its next try, which comes no more.
-        at = datetime.now(UTC)
-        key = ProjectKey(settings.label_studio_name, project)
-        note_end(CorrectionStore(redis), key, at, watermark=None)
-        over = replace(
-            state,
-            phase=Phase.CANCELLED,
-            ended_at=at.isoformat(),
-            text="The round was cancelled before its next try.",
-        )
-        write_state(redis, name, over)
+    if ended:  # it may have begun, failed and waited for its next try, which comes no more
+        text = "The round was cancelled before its next try."
+        _end(queues.connection, settings, project, Phase.CANCELLED, text)
     return ended
+
+
+def settle_dead(queues: Queues, settings: Settings, project: int) -> bool:
+    """Record the end of a round whose job is over without having been able to say so.
+
+    Its process was killed at the last try, or failed in a way that nobody foresaw.
+
+    Args:
+        queues: The queues.
+        settings: The name of this Label Studio.
+        project: Which project.
+
+    Returns:
+        Whether there was such a round.
+
+    Raises:
+        StoreError: Redis does not answer.
+    """
+    state = read_state(queues.connection, loop_name(settings, project))
+    if state is None or state.phase.is_over:
+        return False
+    try:
+        job = queues.find(state.job)
+    except JobError:
+        job = None
+    if is_alive(job):
+        return False
+    reason = None if job is None else job.last_failure
+    text = f"Its job died at its last try. {reason or ''}".strip()
+    return _end(queues.connection, settings, project, Phase.FAILED, text)
+
+
+def _end(redis: Redis, settings: Settings, project: int, phase: Phase, text: str) -> bool:
+    name = loop_name(settings, project)
+    state = read_state(redis, name)
+    if state is None or state.phase.is_over:
+        return False
+    at = datetime.now(UTC)
+    key = ProjectKey(settings.label_studio_name, project)
+    note_end(CorrectionStore(redis), key, at, watermark=None)
+    write_state(redis, name, replace(state, phase=phase, ended_at=at.isoformat(), text=text))
+    return True

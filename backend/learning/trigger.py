@@ -10,6 +10,7 @@ from typing import Final
 from redis import Redis
 
 from backend.jobs import ALLOWED
+from backend.learning.cancel import settle_dead
 from backend.learning.facts import gather, local_now, policy_options
 from backend.learning.folders import loop_name
 from backend.learning.train_queue import enqueue, is_alive, newest_job
@@ -67,6 +68,7 @@ def consider(redis: Redis, settings: Settings, project: int) -> str | None:
     Raises:
         StoreError: Redis does not answer or has no room.
     """
+    settle_dead(Queues(redis, ALLOWED), settings, project)
     decision, _ = look(redis, settings, project)
     if not decision.train:
         return None

@@ -219,6 +219,26 @@ def test_of_many_ingest_jobs_in_a_row_one_looks(here: World) -> None:
     assert newest_job(queues(here), settings, 7) is not None
 
 
+def test_a_round_whose_job_died_is_recorded_as_failed(here: World) -> None:
+    fill(here, 20)
+    write_state(here.client, NAME, state("a-job-that-is-gone", phase=Phase.TRAINING))
+    assert consider(here.client, load_settings(train_every_corrections=20), 7) is None
+    found = read_state(here.client, NAME)
+    assert found is not None
+    assert found.phase == "failed"
+    assert "died" in found.text
+
+
+def test_a_round_whose_job_waits_for_its_next_try_is_left_alone(here: World) -> None:
+    fill(here, 20)
+    job_id = enqueue(queues(here), here.settings, 7)
+    write_state(here.client, NAME, state(job_id or "", phase=Phase.WAITING))
+    assert consider(here.client, here.settings, 7) is None
+    found = read_state(here.client, NAME)
+    assert found is not None
+    assert found.phase == "waiting"
+
+
 def test_status_and_metrics_tell_of_the_newest_round(here: World, run: Run) -> None:
     fill(here, 3)
     write_state(
