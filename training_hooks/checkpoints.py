@@ -10,6 +10,9 @@ from typing import Final
 
 _log = logging.getLogger(__name__)
 
+COLD_START: Final = "cold-start"
+"""Folder of the adapter before its first rewards, where there was a cold start."""
+
 _WRITTEN_LAST: Final = "trainer_state.json"
 
 

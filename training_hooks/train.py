@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from datasets import Dataset
 from peft import LoraConfig
@@ -40,15 +40,12 @@ from segzero_ml.reasoner.prompts import (
 from segzero_ml.rewards import Truth
 from segzero_ml.segmenter import Segmenter
 from segzero_ml.types import ImageSize, Rle
-from training_hooks.checkpoints import checkpoints, discard_broken
+from training_hooks.checkpoints import COLD_START, checkpoints, discard_broken
 from training_hooks.cold_start import shown, teach
 from training_hooks.grpo import Reward, Trainer, Watcher
 from training_hooks.judge import Case, Judge
 from training_hooks.round_options import RoundOptions
 from training_hooks.steps import Step, steps_of
-
-COLD_START: Final = "cold-start"
-"""Folder of the adapter before its first rewards, where there was a cold start."""
 
 
 @dataclass(frozen=True, slots=True)

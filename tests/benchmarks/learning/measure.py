@@ -13,6 +13,7 @@ from segzero_ml.pipeline import Pipeline
 from segzero_ml.registry import Registry
 from segzero_ml.tiny.scenes import Style
 from tests.benchmarks.learning.plan import PLAIN_SEED, SHIFTED_SEED
+from training_hooks.checkpoints import COLD_START
 
 PRESET: Final = "tiny"
 _SEEDS: Final[dict[Style, int]] = {"shifted": SHIFTED_SEED, "plain": PLAIN_SEED}
@@ -69,10 +70,7 @@ class Models:
 
 
 def checkpoints_of(folder: Path) -> list[tuple[int, Path]]:
-    """The checkpoints of a round with their steps, in order."""
-    found = [
-        (int(path.name.removeprefix("checkpoint-")), path)
-        for path in folder.glob("checkpoint-*")
-        if (path / "adapter_model.safetensors").is_file()
-    ]
-    return sorted(found)
+    """The checkpoints of a round with their steps, in order; step 0 is after the cold start."""
+    named = [(int(path.name.rpartition("-")[2]), path) for path in folder.glob("checkpoint-*")]
+    found = [(0, folder / COLD_START), *named]
+    return sorted(one for one in found if (one[1] / "adapter_model.safetensors").is_file())
