@@ -20,6 +20,9 @@ _PICTURE: Final = "flex: 3 1 0; min-width: 0"
 _BESIDE: Final = "flex: 2 1 0; min-width: 15rem"
 """The reasons beside the picture: below a tall one nobody would see them."""
 
+_HINTS: Final = "margin-top: 0.5rem"
+_HOW_TO: Final = "With Auto-Annotation: click on it (Alt: not on it), or draw a box around it"
+
 _COLOURS: Final = (
     "#e600e6",
     "#e6194b",
@@ -42,8 +45,8 @@ def labelling_config(
     config shows, so leave `request_field` out where the tasks carry no request.
 
     Args:
-        labels: The brush labels; with several of them and no request in a task, each label
-            is a request.
+        labels: Those of the brush, and of the points and boxes that hint at things; with
+            several of them and no request in a task, each label is a request.
         request_field: Field of the task's data that holds the request, or None.
 
     Returns:
@@ -57,12 +60,12 @@ def labelling_config(
     image = {"name": "image", "value": "$image", "zoom": "true", "zoomControl": "true"}
     ElementTree.SubElement(picture, "Image", image)
     beside = ElementTree.SubElement(columns, "View", style=_BESIDE)
-    # Smart strokes and clicks would be sent to a backend that does not answer them yet.
-    brush = {"name": "brush", "toName": "image", "smart": "false"}
-    brush_labels = ElementTree.SubElement(beside, "BrushLabels", brush)
-    for index, label in enumerate(labels):
-        colour = _COLOURS[index % len(_COLOURS)]
-        ElementTree.SubElement(brush_labels, "Label", value=label, background=colour)
+    # What is painted is meant as it is: only clicks and boxes are hints to the model.
+    _labels(beside, "BrushLabels", {"name": "brush", "smart": "false"}, labels)
+    hints = ElementTree.SubElement(beside, "View", style=_HINTS)
+    ElementTree.SubElement(hints, "Header", value=_HOW_TO, size="6")
+    _labels(hints, "KeyPointLabels", {"name": "click", "smart": "true"}, labels)
+    _labels(hints, "RectangleLabels", {"name": "box", "smart": "true"}, labels)
     notes = {
         "name": NOTES_CONTROL,
         "toName": "image",
@@ -84,3 +87,12 @@ def labelling_config(
     ElementTree.SubElement(beside, "TextArea", prompt)
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode")
+
+
+def _labels(
+    parent: ElementTree.Element, tag: str, attributes: dict[str, str], labels: Sequence[str]
+) -> None:
+    control = ElementTree.SubElement(parent, tag, {**attributes, "toName": "image"})
+    for index, label in enumerate(labels):
+        colour = _COLOURS[index % len(_COLOURS)]
+        ElementTree.SubElement(control, "Label", value=label, background=colour)
