@@ -44,20 +44,29 @@ _DESCRIPTION: Final = (
 )
 
 
-def make_project(client: LabelStudio, say: Callable[[str], None]) -> int:
-    """Make the project with its tasks; returns its id.
+def make_project(client: LabelStudio) -> int:
+    """Make the project, without tasks; returns its id.
+
+    Raises:
+        LabelStudioError: Label Studio refuses it.
+    """
+    return client.create_project(_TITLE, labelling_config(), description=_DESCRIPTION).id
+
+
+def fill(client: LabelStudio, project: int, say: Callable[[str], None]) -> None:
+    """Give the project its tasks, unless it has some.
 
     Raises:
         LabelStudioError: Label Studio refuses something.
     """
     from segzero_ml.datasets.scenes import scene_samples
 
+    if client.tasks(project):
+        return
     say("drawing")
     samples = list(scene_samples(TASKS, _SEED, _STYLE))
-    project = client.create_project(_TITLE, labelling_config(), description=_DESCRIPTION)
     say("uploading")
-    import_samples(client, project.id, samples)
-    return project.id
+    import_samples(client, project, samples)
 
 
 def predict_some(

@@ -272,9 +272,10 @@ def _teach(state: State, folder: Folder, console: Console) -> None:
     with LabelStudio(state.label_studio_url, state.user.token) as client:
         with steps.step(f"A second project, with {evening.TASKS} evening scenes to correct") as say:
             if state.evening_id is None or not _exists(client, state.evening_id):
-                state = replace(state, evening_id=evening.make_project(client, say))
+                state = replace(state, evening_id=evening.make_project(client))
                 state.save(folder)
             project = evening_project(state)
+            evening.fill(client, project, say)
             version = connect(client, project, _access(state)).model_version
         with steps.step("Label Studio retrieves predictions of the first ones") as say:
             tasks = client.tasks(project)[: evening.SHOWN]
