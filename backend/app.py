@@ -141,6 +141,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(services.triggers.stop)
         await asyncio.to_thread(services.follower.stop)
         await asyncio.to_thread(services.intake.stop)
+        await services.predictor.late.aclose(services.predictor.drain_left_s / 2)
         await asyncio.to_thread(services.model.stop, services.predictor.drain_left_s)
         await services.fetcher.aclose()
 

@@ -14,8 +14,8 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from backend.preannotate.book import Book
@@ -59,7 +59,7 @@ class _Late:
     version: str
     task: int
     prediction: Mapping[str, Any]
-    written: asyncio.Event = field(default_factory=asyncio.Event)
+    key: Hashable | None
 
 
 class LateAnswers:
@@ -81,6 +81,7 @@ class LateAnswers:
         self._write = write or self._through_api
         self._pauses_s = pauses_s
         self._in_hand: dict[Hashable, asyncio.Event] = {}
+        self._late_keys: set[Hashable] = set()
         self._calls: set[asyncio.Task[None]] = set()
         self._ready: list[_Late] = []
         self._writer: asyncio.Task[None] | None = None
@@ -95,23 +96,34 @@ class LateAnswers:
 
     # The same work, once
 
-    def take(self, key: Hashable) -> asyncio.Event | None:
-        """Begin a piece of work.
+    def elsewhere(self, key: Hashable | None, *, only_late: bool) -> asyncio.Event | None:
+        """What is set when somebody else has done a piece of work; None if nobody does it.
 
-        Returns:
-            None if nobody had it in hand; `done` is to be called for it then. Else an event
-            that is set when it is over.
+        Args:
+            key: From `item_key`.
+            only_late: Whether not to wait for calls whose answers are still to come: an
+                annotator who opens a task should not wait for a hundred others.
         """
-        found = self._in_hand.get(key)
-        if found is None:
-            self._in_hand[key] = asyncio.Event()
-        return found
+        if only_late and key not in self._late_keys:
+            return None
+        return self._in_hand.get(key)
 
-    def done(self, key: Hashable) -> None:
-        """A piece of work is over."""
-        found = self._in_hand.pop(key, None)
-        if found is not None:
-            found.set()
+    def begin(self, key: Hashable | None, *, late: bool) -> bool:
+        """Take a piece of work in hand, until `done`; False if somebody has, or it has no key."""
+        if key is None or key in self._in_hand:
+            return False
+        self._in_hand[key] = asyncio.Event()
+        if late:
+            self._late_keys.add(key)
+        return True
+
+    def done(self, keys: Iterable[Hashable | None]) -> None:
+        """Pieces of work are over."""
+        for key in keys:
+            self._late_keys.discard(key)
+            found = self._in_hand.pop(key, None)
+            if found is not None:
+                found.set()
 
     # Behind a call
 
@@ -121,16 +133,22 @@ class LateAnswers:
         return max(0, min(tasks, int(left / max(seconds_each, 1e-6))))
 
     def go_on(
-        self, workers: set[asyncio.Task[None]], estimated_s: float, finish: Callable[[], object]
+        self,
+        workers: set[asyncio.Task[None]],
+        keys: Iterable[Hashable],
+        estimated_s: float,
+        finish: Callable[[], object],
     ) -> None:
         """Let the workers of a call end behind it.
 
         Args:
             workers: They answer its tasks; `add` takes their answers.
+            keys: What they have in hand.
             estimated_s: How long they will take.
             finish: Called when all have ended.
         """
         self.estimated_s += estimated_s
+        self._late_keys.update(keys)
 
         async def see_to_its_end() -> None:
             try:
@@ -145,15 +163,18 @@ class LateAnswers:
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
 
-    async def add(
-        self, project: int, version: str, task: int, prediction: Mapping[str, Any]
+    def add(
+        self,
+        project: int,
+        version: str,
+        task: int,
+        prediction: Mapping[str, Any],
+        key: Hashable | None,
     ) -> None:
-        """Have an answer written; returns when that was done, or was given up."""
-        late = _Late(project, version, task, prediction)
-        self._ready.append(late)
+        """Have an answer written soon; its work is over when that was done, or was given up."""
+        self._ready.append(_Late(project, version, task, prediction, key))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all())
-        await late.written.wait()
 
     async def aclose(self, timeout_s: float) -> None:
         """End the work; what is answered already is written, if that takes no longer than told."""
@@ -175,8 +196,7 @@ class LateAnswers:
             try:
                 await self._write_group(group)
             finally:
-                for one in group:
-                    one.written.set()
+                self.done(one.key for one in group)
 
     async def _write_group(self, group: list[_Late]) -> None:
         project, version = group[0].project, group[0].version

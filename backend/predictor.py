@@ -6,25 +6,27 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import ExitStack
 from typing import Any, Final
 
 from PIL import Image
 
+from backend.call import Call, Reply, log_failure, missing
 from backend.champions import Champions
 from backend.errors import UnavailableError
 from backend.image_cache import Fetches
 from backend.images import load_task_image
 from backend.interactive.memory import Memory
 from backend.interactive.session import Interactive, Turn
-from backend.labelling import Labelling, parse_config
+from backend.labelling import parse_config
+from backend.late_answers import LateAnswers
 from backend.metrics import Metrics
 from backend.model_thread import ModelState, ModelThread, Predicts
 from backend.protocol import Context, PredictBody, Results, Task, check
 from backend.settings import Settings
 from backend.task_requests import LabelRequest, task_requests
-from backend.translate import Labelled, empty_result, to_task_result
+from backend.translate import Labelled, to_task_result
 from segzero_ml.errors import LabellingConfigError, ModelError, SegZeroError
 from segzero_ml.images import ImageLimits
 from segzero_ml.reasoner.prompts import normalise_request
@@ -32,21 +34,6 @@ from segzero_ml.reasoner.prompts import normalise_request
 _log = logging.getLogger(__name__)
 _LOOK_S: Final = 0.25
 _MAX_RETRY_S: Final = 600
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a call to /predict gets.
-
-    Args:
-        results: One for each task, in their order.
-        model_version: The one version that answered all of them.
-        problems: Of each task: why it has no answer; None where it has one, or is late.
-    """
-
-    results: Results
-    model_version: str
-    problems: tuple[str | None, ...] = ()
 
 
 class Predictor:
@@ -59,6 +46,7 @@ class Predictor:
         settings: Limits and deadlines.
         metrics: Where tasks are counted.
         clock: Seconds on a clock that never goes back.
+        late: Sees to what is late at the deadline.
     """
 
     def __init__(
@@ -69,7 +57,9 @@ class Predictor:
         settings: Settings,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
+        late: LateAnswers | None = None,
     ) -> None:
+        self.late = late or LateAnswers(settings)
         self._model = model
         self._champions = champions
         self._fetcher = fetcher
@@ -117,7 +107,8 @@ class Predictor:
         """One result for each task, in their order, before the deadline, by one version.
 
         A task that fails, or is not finished in time, gets `[]` (an empty prediction in an
-        interactive call, where Label Studio expects an object); the log says why.
+        interactive call, where Label Studio expects an object); the log says why. What is not
+        finished in time is worked on behind the call; see `backend.late_answers`.
 
         Raises:
             UnavailableError: The model is still loading, failed to load, or has too much to do.
@@ -128,19 +119,22 @@ class Predictor:
         try:
             await self._wait_until_loaded()
             deadline = started + self._settings.predict_deadline_s
-            with self._champions.lease(body.project) as pipeline:
-                return await self._predict(body, pipeline, deadline)
+            with ExitStack() as lease:
+                pipeline = lease.enter_context(self._champions.lease(body.project))
+                return await self._predict(body, pipeline, deadline, lease)
         finally:
             self._calls -= 1
             self._metrics.predict_seconds.observe(self._clock() - started)
 
-    async def _predict(self, body: PredictBody, pipeline: Predicts, deadline: float) -> Reply:
+    async def _predict(
+        self, body: PredictBody, pipeline: Predicts, deadline: float, lease: ExitStack
+    ) -> Reply:
         try:
-            call = _Call(body, parse_config(body.label_config), pipeline)
+            call = Call(body, parse_config(body.label_config), pipeline)
         except LabellingConfigError as error:
             _log.error("predict.config_unusable", extra={"fields": {"reason": str(error)}})
             self._count(failed=len(body.tasks))
-            results: Results = [_missing(body, pipeline) for _ in body.tasks]
+            results: Results = [missing(body, pipeline) for _ in body.tasks]
             return Reply(results, pipeline.model_version, (str(error),) * len(results))
         workers = {
             asyncio.create_task(self._work(call))
@@ -151,37 +145,70 @@ class Predictor:
             if left <= 0:
                 break
             _, workers = await asyncio.wait(workers, timeout=min(left, _LOOK_S))
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        if not self._goes_on(call, workers, lease):
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+            self.late.done(call.in_hand)
         late = len(body.tasks) - len(call.ended)
         if late:
             _log.warning("predict.late", extra={"fields": {"tasks": late, "of": len(body.tasks)}})
         self._count(ok=len(call.answered), failed=len(call.ended) - len(call.answered), late=late)
-        missing = _missing(body, pipeline)
+        nothing = missing(body, pipeline)
         indices = range(len(body.tasks))
         return Reply(
-            [call.answered.get(index, missing) for index in indices],
+            [call.answered.get(index, nothing) for index in indices],
             pipeline.model_version,
             tuple(call.problems.get(index) for index in indices),
         )
 
-    async def _work(self, call: _Call) -> None:
+    def _goes_on(self, call: Call, workers: set[asyncio.Task[None]], lease: ExitStack) -> bool:
+        """Whether the rest of a call is worked on behind it, and its answers are written."""
+        if not workers or self.is_draining or not call.may_be_late or not self.late.is_on:
+            return False
+        each = self._model.seconds_per_request
+        fits = self.late.fits(each, call.total - len(call.ended))
+        call.limit_late(fits)
+        call.is_late = fits > 0
+        if call.is_late:
+            self.late.go_on(workers, call.in_hand, fits * each, lease.pop_all().close)
+        return call.is_late
+
+    async def _work(self, call: Call) -> None:
         """Answer tasks of a call until none is left."""
         for index, raw in call.remaining:
+            if index >= call.stop_at:
+                return
+            key = call.key(raw)
+            elsewhere = self.late.elsewhere(key, only_late=call.is_alone)
+            if elsewhere is not None and key not in call.in_hand:
+                await elsewhere.wait()  # Label Studio has it then, or can ask again
+                continue
+            if self.late.begin(key, late=call.is_late):
+                call.in_hand.add(key)
             try:
                 async with self._slots[call.is_interactive]:
                     call.answered[index] = await self._answer(raw, call)
             except SegZeroError as error:
-                _log_failure(raw, error)
+                log_failure(raw, error)
                 call.problems[index] = str(error)
             except Exception as error:  # noqa: BLE001 - one task must not fail the others
-                _log_failure(raw, error)
+                log_failure(raw, error)
                 call.problems[index] = "An error of the backend; its log has it."
                 _log.exception("predict.task_error")
             call.ended.add(index)
+            if call.is_late:
+                self._hand_over(call, index, raw, key)
 
-    async def _answer(self, raw: Any, call: _Call) -> dict[str, Any]:
+    def _hand_over(self, call: Call, index: int, raw: Any, key: Hashable | None) -> None:
+        """Have a late answer written; a late failure is in the log already."""
+        answer = call.answered.get(index)
+        if answer is None or call.project is None or not isinstance(raw.get("id"), int):
+            self.late.done([key])
+        else:
+            self.late.add(call.project, call.pipeline.model_version, raw["id"], answer, key)
+
+    async def _answer(self, raw: Any, call: Call) -> dict[str, Any]:
         task = check(Task, raw)
         if call.context is not None:
             return await self._interactive.answer(self._turn(task, raw, call, call.context))
@@ -191,7 +218,7 @@ class Predictor:
         answers = await self._ask(await self._image(task, call), requests, call, raw)
         return await asyncio.to_thread(to_task_result, answers, call.labelling)
 
-    def _turn(self, task: Task, raw: Any, call: _Call, context: Context) -> Turn:
+    def _turn(self, task: Task, raw: Any, call: Call, context: Context) -> Turn:
         async def ask(image: Image.Image, request: LabelRequest) -> Labelled:
             [answer] = await self._ask(image, [request], call, raw)
             return answer
@@ -206,7 +233,7 @@ class Predictor:
             ask=ask,
         )
 
-    async def _image(self, task: Task, call: _Call) -> Image.Image:
+    async def _image(self, task: Task, call: Call) -> Image.Image:
         return await load_task_image(
             self._fetcher,
             task.data.get(call.labelling.image_field),
@@ -215,7 +242,7 @@ class Predictor:
         )
 
     async def _ask(
-        self, image: Image.Image, requests: Sequence[LabelRequest], call: _Call, raw: object
+        self, image: Image.Image, requests: Sequence[LabelRequest], call: Call, raw: object
     ) -> list[Labelled]:
         """Answers to those requests that got a usable one.
 
@@ -245,10 +272,10 @@ class Predictor:
         if not answers:
             raise problems[0]
         for problem in problems:
-            _log_failure(raw, problem)
+            log_failure(raw, problem)
         return answers
 
-    def _requests(self, task: Task, call: _Call) -> tuple[LabelRequest, ...]:
+    def _requests(self, task: Task, call: Call) -> tuple[LabelRequest, ...]:
         """The task's requests; what was typed last is kept for a task that is opened alone."""
         kept = None
         if self._settings.keep_request and call.is_alone:
@@ -292,37 +319,3 @@ class Predictor:
         self._metrics.tasks.labels(outcome="ok").inc(ok)
         self._metrics.tasks.labels(outcome="failed").inc(failed)
         self._metrics.tasks.labels(outcome="late").inc(late)
-
-
-class _Call:
-    """What is known of one call while its tasks are worked on."""
-
-    def __init__(self, body: PredictBody, labelling: Labelling, pipeline: Predicts) -> None:
-        self.labelling = labelling
-        self.pipeline = pipeline
-        self.context = body.params.context
-        self.project = body.project
-        self.is_alone = len(body.tasks) == 1
-        self.remaining: Iterator[tuple[int, Any]] = enumerate(body.tasks)
-        self.answered: dict[int, dict[str, Any]] = {}
-        self.problems: dict[int, str] = {}
-        self.ended: set[int] = set()
-
-    @property
-    def is_interactive(self) -> bool:
-        return self.context is not None
-
-
-def _missing(body: PredictBody, pipeline: Predicts) -> Any:
-    """What a task without an answer gets."""
-    return [] if body.params.context is None else empty_result(pipeline.model_version)
-
-
-def _log_failure(raw: object, error: BaseException) -> None:
-    task_id = raw.get("id") if isinstance(raw, dict) else None
-    fields = {
-        "task": task_id if isinstance(task_id, int) else None,
-        "error": type(error).__name__,
-        "reason": str(error) if isinstance(error, SegZeroError) else "see the traceback",
-    }
-    _log.warning("predict.task_failed", extra={"fields": fields})

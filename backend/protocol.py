@@ -36,6 +36,8 @@ class Params(_Body):
     """Parameters of /predict; the logins in them are not read."""
 
     context: Context | None = None
+    for_worker: bool = False
+    """Whether a worker of segzero preannotate asks, which asks again for what is late."""
 
     @field_validator("context", mode="before")
     @classmethod

@@ -14,6 +14,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 from redis import Redis
@@ -30,6 +31,19 @@ for _, key in ipairs(KEYS) do
     if redis.call('get', key) == ARGV[1] then redis.call('del', key) end
 end
 """
+
+
+@dataclass(slots=True)
+class Reserved:
+    """Tasks whose predictions nobody else writes.
+
+    Args:
+        tasks: Their ids.
+        is_unsure: Whether a write is on its way of which nobody knows whether it arrived.
+    """
+
+    tasks: list[int]
+    is_unsure: bool = False
 
 
 class Book:
@@ -111,11 +125,11 @@ class Book:
         return {int(task): value.decode("utf-8", "replace") for task, value in found.items()}
 
     @contextmanager
-    def writing(self, tasks: Sequence[int]) -> Iterator[list[int]]:
+    def writing(self, tasks: Sequence[int]) -> Iterator[Reserved]:
         """Keep others from writing predictions of tasks, for the time of the `with`.
 
-        Gives those of the tasks that are ours; another process writes the rest just now. After
-        an error the tasks stay ours for `WRITING_S`, as the write may still be on its way.
+        Gives those of the tasks that are ours; another process writes the rest just now. Where
+        it ends unsure whether something was written, they stay ours for `WRITING_S`.
         """
         token = uuid.uuid4().hex
         keys = [f"{self._writing}:{task}" for task in tasks]
@@ -123,8 +137,11 @@ class Book:
             for key in keys:
                 pipe.set(key, token, nx=True, ex=WRITING_S)
             ours = [bool(one) for one in pipe.execute()]
-        yield [task for task, is_ours in zip(tasks, ours, strict=True) if is_ours]
-        mine = [key for key, is_ours in zip(keys, ours, strict=True) if is_ours]
-        if mine:
-            with redis_errors("letting go of tasks"):
-                self._redis.eval(_RELEASE, len(mine), *mine, token)
+        reserved = Reserved([task for task, is_ours in zip(tasks, ours, strict=True) if is_ours])
+        try:
+            yield reserved
+        finally:
+            mine = [key for key, is_ours in zip(keys, ours, strict=True) if is_ours]
+            if mine and not reserved.is_unsure:
+                with redis_errors("letting go of tasks"):
+                    self._redis.eval(_RELEASE, len(mine), *mine, token)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from backend.label_studio import LabelStudio
 from backend.preannotate.asking import Backend, BackendAwayError, patiently
@@ -13,7 +13,7 @@ from backend.preannotate.book import Book
 from backend.preannotate.pushing import has_version, push
 from backend.reconcile.projects import open_label_studio
 from backend.redis_access import open_redis
-from backend.settings import Settings, load_settings
+from backend.settings import load_settings
 from training_hooks.running_job import RunningJob
 
 PATIENCE_S: Final = 600.0
@@ -26,7 +26,7 @@ _LOOK_S: Final = 2.0
 _FUTILE_CALLS: Final = 5
 """Calls in a row that may end at the backend's deadline without a single answer."""
 
-_log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def run(project: int, tasks: Sequence[int], version: str) -> dict[str, Any]:
@@ -51,32 +51,45 @@ def run(project: int, tasks: Sequence[int], version: str) -> dict[str, Any]:
     redis = open_redis(settings, "segzero-predict") if job is None else job.connection
     book = Book(redis, settings.label_studio_name, project, version)
     with open_label_studio(settings) as client, Backend(settings) as backend:
-        work = _Work(settings, client, backend, book, project, version, job)
+        check = (lambda: None) if job is None else job.check
+        work = Work(client, backend, book, project, version, check=check)
         return work.run(tasks)
 
 
-class _Work:
-    """One job's parts."""
+class Work:
+    """What a job does, with its parts given.
+
+    Args:
+        client: Label Studio.
+        backend: Its model answers.
+        book: Where it is noted what became of tasks.
+        project: Id of the project.
+        version: Model version that is to answer.
+        patience_s: Seconds to wait for a backend that is away.
+        check: Called now and then; may raise to end the work.
+    """
 
     def __init__(
         self,
-        settings: Settings,
         client: LabelStudio,
         backend: Backend,
         book: Book,
         project: int,
         version: str,
-        job: RunningJob | None,
+        *,
+        patience_s: float = PATIENCE_S,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        self._settings = settings
         self._client = client
         self._backend = backend
         self._book = book
         self._project = project
         self._version = version
-        self._check: Callable[[], None] = (lambda: None) if job is None else job.check
+        self._patience_s = patience_s
+        self._check = check
 
     def run(self, tasks: Sequence[int]) -> dict[str, Any]:
+        """Do it; see the module's `run`."""
         found = self._client.listing.tasks_of(self._project, tasks)
         todo = [task for task in found if not has_version(task, self._version)]
         here = {int(task["id"]) for task in todo}
@@ -92,10 +105,13 @@ class _Work:
         """A version that was promoted a moment ago may still be loading."""
         until = time.monotonic() + VERSION_PATIENCE_S
         while True:
-            found = patiently(lambda: self._backend.version(self._project), PATIENCE_S, self._check)
+            found = self._patiently(lambda: self._backend.version(self._project))
             if found == self._version or time.monotonic() >= until:
                 return
             time.sleep(_LOOK_S)
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        return patiently(ask, self._patience_s, self._check)
 
     def _predict(
         self, config: str, todo: Sequence[Mapping[str, Any]], counts: dict[str, int]
@@ -105,11 +121,8 @@ class _Work:
         futile = 0
         while waiting:
             asked = waiting
-            answers = patiently(
-                lambda asked=asked: self._backend.predict(self._project, config, asked),  # type: ignore[misc]
-                PATIENCE_S,
-                self._check,
-            )
+            ask = partial(self._backend.predict, self._project, config, asked)
+            answers = self._patiently(ask)
             waiting, ready = [], {}
             failed: dict[int, str] = {}
             for task, result, problem in zip(asked, answers.results, answers.problems, strict=True):

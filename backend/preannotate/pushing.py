@@ -9,7 +9,7 @@ from typing import Any, Final
 import httpx
 
 from backend.label_studio import LabelStudio, LabelStudioApiError
-from backend.preannotate.book import WRITING_S, Book
+from backend.preannotate.book import WRITING_S, Book, Reserved
 from segzero_ml.errors import LabelStudioError
 
 _PAUSE_S: Final = 1.0
@@ -51,9 +51,9 @@ def push(
     waiting = list(predictions)
     problems: dict[int, str] = {}
     for _ in range(2 * WRITING_S):
-        with book.writing(waiting) as ours:
-            problems |= _write_missing(client, project, version, ours, predictions)
-        waiting = [task for task in waiting if task not in set(ours)]
+        with book.writing(waiting) as reserved:
+            problems |= _write_missing(client, project, version, reserved, predictions)
+        waiting = [task for task in waiting if task not in set(reserved.tasks)]
         if not waiting:
             return problems
         sleep(_PAUSE_S)
@@ -64,10 +64,10 @@ def _write_missing(
     client: LabelStudio,
     project: int,
     version: str,
-    tasks: Sequence[int],
+    reserved: Reserved,
     predictions: Mapping[int, Mapping[str, Any]],
 ) -> dict[int, str]:
-    there = client.listing.tasks_of(project, tasks)
+    there = client.listing.tasks_of(project, reserved.tasks)
     bodies = [
         {
             "task": task["id"],
@@ -80,14 +80,17 @@ def _write_missing(
     ]
     if not bodies:
         return {}
+    reserved.is_unsure = True
     try:
         client.add_predictions(project, bodies)
+        problems = {}
     except LabelStudioApiError as error:
         if error.status >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise
         # All or none are taken: one that is refused must not keep out the others.
-        return _one_by_one(client, project, bodies)
-    return {}
+        problems = _one_by_one(client, project, bodies)
+    reserved.is_unsure = False
+    return problems
 
 
 def _one_by_one(

@@ -68,9 +68,10 @@ def serve(
         load: Callable[[], Predicts] = lambda: tiny_pipeline, **given: Any
     ) -> Iterator[Running]:
         data_dir = given.pop("data_dir", None) or tmp_path_factory.mktemp("data")
+        transport = given.pop("transport", httpx.MockTransport(files))  # None: the network
         defaults = {"port": 0, "label_studio_url": STUDIO, "drain_s": 5, "data_dir": data_dir}
         settings = load_settings(**{**defaults, **given})
-        app = create_app(settings, load_pipeline=load, transport=httpx.MockTransport(files))
+        app = create_app(settings, load_pipeline=load, transport=transport)
         server = Server(app, settings)
         thread = threading.Thread(target=server.run)
         thread.start()

@@ -101,7 +101,7 @@ def test_every_task_gets_one_prediction_although_the_command_was_killed(
         assert time.monotonic() < until
         time.sleep(0.3)
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.communicate()
     told = operator.run("preannotate", "--project", str(project))
     *good, bad = client.tasks(project)
     version = told.out["version"]
