@@ -75,9 +75,9 @@ class Ending:
         )
         if any(words in self.log for words in _NO_ROOM):
             raise JobError(
-                f"{what} {how}. There is no room left on the disk of the data folder.",
-                "Make room: old folders under rounds and snapshots may be deleted. The version "
-                "that serves is untouched.",
+                "There is no room left on the disk of the data folder; the version that serves is "
+                "untouched.",
+                f"Make room: old folders under rounds and snapshots may be deleted. {what} {how}.",
             )
         raise JobError(f"{what} {how}.", f"{LOG} in the round's folder has the details.")
 
