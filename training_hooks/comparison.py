@@ -115,12 +115,13 @@ def judge(
     Args:
         champion: What serves now.
         challengers: Each checkpoint's folder with its answers; at least one.
-        examples: What all of them answered. The gate asks for no fall on the older ones, nor
-            on what was rehearsed.
+        examples: What all of them answered. The gate asks for no fall on older corrections,
+            nor on what was rehearsed.
         options: What the gate asks for; the number of challengers is filled in.
     """
     strict = replace(options or GateOptions(), challengers=len(challengers))
-    older = [i for i, one in enumerate(examples) if one.origin != "new"]
+    # Not the accepted ones: the champion's own answers are the truth there.
+    older = [i for i, one in enumerate(examples) if one.origin == "older"]
 
     def asked(answers: Answers) -> Verdict:
         return gate.judge(
