@@ -7,6 +7,7 @@ fast as embedding on every call, with a model of the size of a published SAM 2.1
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ from segzero_ml.types import Point
 ROUNDS = 10
 REGIONS = (0, 50, 200)
 PROMISED = 10.0
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +143,12 @@ def test_request_time_with_more_and_more_regions_in_the_task(
                 "params": {"context": {"result": [region]}},
             }
 
-            def call(body: Any = body) -> None:
-                [found] = client.post("/predict", json=body).json()["results"]
+            sent = json.dumps(body).encode()
+
+            def call(sent: bytes = sent) -> None:
+                reply = client.post("/predict", content=sent, headers=JSON)
+                assert reply.status_code == 200, reply.text
+                [found] = reply.json()["results"]
                 assert any(one["type"] == "brushlabels" for one in found["result"])
 
             call()
