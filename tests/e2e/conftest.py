@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from selenium.webdriver import Chrome
 
 from backend.connect import BackendAccess, ConnectReport, connect
 from backend.demo.install import install, installed
@@ -29,6 +30,7 @@ from backend.label_studio import LabelStudio
 from backend.label_studio_models import Task
 from backend.templates import labelling_config
 from segzero_ml.datasets.scenes import scene_samples
+from tests.e2e.browsing import chromium
 from tests.e2e.world import Backend, Prepared, Studio
 
 ROOT = Path(__file__).parent.parent.parent
@@ -143,3 +145,10 @@ def prepared(client: LabelStudio, backend: Backend) -> Prepared:
     retrieve_all(client, project.id, task_ids, report.model_version)
     tasks: list[Task] = client.tasks(project.id)
     return Prepared(project.id, tuple(samples), tuple(tasks), report)
+
+
+@pytest.fixture(scope="session")
+def browser(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """Chromium, signed in to Label Studio."""
+    with chromium(studio, tmp_path_factory.mktemp("profile")) as driver:
+        yield driver

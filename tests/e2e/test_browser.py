@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -26,58 +22,12 @@ from backend.demo.tasks import note_of, predicted_mask
 from backend.label_studio_models import Task
 from segzero_ml import masks
 from segzero_ml.types import BoolMask, ImageSize
+from tests.e2e.browsing import REGION, WAIT_S, open_task, settled
 from tests.e2e.world import Backend, Prepared, Studio
 
-WAIT_S = 180
 STATUS_S = 5
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--force-device-scale-factor=1",
-    "--window-size=1440,1043",
-)
-REGION = ".lsf-outliner-item__title"
-PICTURE = ".lsf-image img"
 HIDE_ALL = "button[aria-label='Hide all regions']"
-IS_DRAWN = """
-const image = document.querySelector(arguments[0]);
-return image !== null && image.complete && image.naturalWidth > 0;
-"""
 SHOW_ALL = "button[aria-label='Show all regions']"
-
-
-def found(*names: str) -> str:
-    path = next((path for name in names if (path := shutil.which(name))), None)
-    if path is None:
-        pytest.skip(f"needs {names[0]} (Debian: apt-get install chromium chromium-driver)")
-    return path
-
-
-@pytest.fixture(scope="module")
-def browser(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """Chromium, signed in to Label Studio."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = found("chromium", "chromium-browser", "google-chrome")
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    service = webdriver.ChromeService(found("chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
-    try:
-        driver.get(f"{studio.url}/user/login/")
-        driver.find_element(By.NAME, "email").send_keys(studio.login.email)
-        driver.find_element(By.NAME, "password").send_keys(studio.login.password)
-        driver.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
-        WebDriverWait(driver, WAIT_S).until(lambda d: "/user/login" not in d.current_url)
-        yield driver
-    finally:
-        driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -91,26 +41,10 @@ def regions(task: Task) -> list[dict[str, Any]]:
     return [item for item in task.predictions[0].result if item["type"] == "brushlabels"]
 
 
-def open_task(browser: webdriver.Chrome, studio: Studio, prepared: Prepared, task: Task) -> None:
-    browser.get(f"{studio.url}/projects/{prepared.project_id}/data?task={task.id}")
-    wait = WebDriverWait(browser, WAIT_S)
-    wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, REGION))
-    wait.until(lambda d: d.execute_script(IS_DRAWN, PICTURE))
-
-
-def picture_pixels(browser: webdriver.Chrome) -> NDArray[np.int16]:
-    """The part of the window that shows the picture, (height, width, 3)."""
-    box = browser.find_element(By.CSS_SELECTOR, PICTURE).rect
-    left, top = round(box["x"]), round(box["y"])
-    area = (left, top, left + round(box["width"]), top + round(box["height"]))
-    shot = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
-    return np.asarray(shot.crop(area), dtype=np.int16)
-
-
 def test_the_page_shows_the_region_its_score_and_the_note(
     browser: webdriver.Chrome, studio: Studio, prepared: Prepared, task: Task
 ) -> None:
-    open_task(browser, studio, prepared, task)
+    open_task(browser, studio, prepared.project_id, task.id)
     if folder := os.environ.get("README_PICTURES"):
         settled(browser)
         browser.save_screenshot(str(Path(folder) / "task.png"))  # the README's picture
@@ -125,7 +59,7 @@ def test_the_page_shows_the_region_its_score_and_the_note(
 def test_the_picture_shows_the_mask_where_it_is(
     browser: webdriver.Chrome, studio: Studio, prepared: Prepared, task: Task
 ) -> None:
-    open_task(browser, studio, prepared, task)
+    open_task(browser, studio, prepared.project_id, task.id)
     shown = settled(browser)
     browser.find_element(By.CSS_SELECTOR, HIDE_ALL).click()
     wait = WebDriverWait(browser, WAIT_S)
@@ -138,7 +72,7 @@ def test_the_picture_shows_the_mask_where_it_is(
 def test_a_submit_shows_up_in_status_within_five_seconds(
     browser: webdriver.Chrome, studio: Studio, prepared: Prepared, backend: Backend, task: Task
 ) -> None:
-    open_task(browser, studio, prepared, task)
+    open_task(browser, studio, prepared.project_id, task.id)
     assert status_of(prepared, backend)["verdicts"]["accepted"] == 0
     submit = (By.XPATH, "//button[normalize-space()='Submit']")
     WebDriverWait(browser, WAIT_S).until(element_to_be_clickable(submit)).click()
@@ -161,18 +95,6 @@ def status_of(prepared: Prepared, backend: Backend) -> Any:
     nothing = {"corrections": 0, "verdicts": {"accepted": 0}}
     found = [one for one in report["projects"] if one["project"] == prepared.project_id]
     return found[0] if found else nothing
-
-
-def settled(browser: webdriver.Chrome) -> NDArray[np.int16]:
-    """The picture once two looks at it are the same."""
-    before = picture_pixels(browser)
-    for _ in range(60):
-        time.sleep(0.5)
-        now = picture_pixels(browser)
-        if now.shape == before.shape and np.array_equal(now, before):
-            return now
-        before = now
-    raise AssertionError("the picture does not come to rest")
 
 
 def expected(prepared: Prepared, task: Task, like: BoolMask) -> BoolMask:
