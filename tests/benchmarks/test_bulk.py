@@ -27,6 +27,7 @@ from segzero_ml.datasets import Sample
 from segzero_ml.datasets.scenes import scene_samples
 from segzero_ml.pipeline import Pipeline
 from segzero_ml.segmenter import Segmenter
+from training_hooks import processes
 
 TASKS: Final = 64
 BATCHES: Final = (4, 16)
@@ -77,7 +78,8 @@ class Backend:
             "SEGZERO_DATA_DIR": str(folder),
             "SEGZERO_BATCH_SIZE": str(batch_size),
         }
-        self.process = subprocess.Popen(
+        # It must not outlive a benchmark that is killed.
+        self.process = processes.start(
             [sys.executable, "-m", "backend.cli", "serve"], env=env, stderr=subprocess.DEVNULL
         )
         until = time.monotonic() + PATIENCE_S
@@ -103,8 +105,7 @@ class Backend:
         return time.perf_counter() - started
 
     def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(60)
+        processes.stop(self.process, 60)
 
 
 @pytest.fixture(params=BATCHES)
