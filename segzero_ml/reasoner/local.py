@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-)
-from transformers.utils import logging as transformers_logging
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from segzero_ml.errors import ModelError, WeightsError
+from segzero_ml.errors import ModelError
 from segzero_ml.memory import is_out_of_memory
 from segzero_ml.presets import Preset
 from segzero_ml.reasoner.confidence import confidence_of
+from segzero_ml.reasoner.opening import check_complete, open_model, special_tokens, stop_ids
 from segzero_ml.reasoner.prompts import build_prompt, frame_of, prepare_image
 from segzero_ml.reasoner.protocol import ReasonerOutput
 from segzero_ml.types import ImageSize
@@ -47,8 +38,8 @@ class LocalReasoner:
         self.processor = processor
         self.preset = preset
         self._version = version
-        self.special_tokens = _special_tokens(processor)
-        self._stop_ids = _stop_ids(model, processor)
+        self.special_tokens = special_tokens(processor)
+        self._stop_ids = stop_ids(model, processor)
         # Greedy, and free of the sampling habits that some checkpoints ship: a repetition
         # penalty would punish equal digits in coordinates.
         model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
@@ -80,8 +71,8 @@ class LocalReasoner:
             small = target.type == "cpu" and preset.memory_gb < SMALL_MODEL_GB
             dtype = torch.float32 if small else torch.bfloat16
         weights = locate(preset.reasoner, preset.reasoner_revision)
-        processor, model, loading = _open(weights.path, preset.reasoner, dtype)
-        _check_complete(preset.reasoner, processor, loading)
+        processor, model, loading = open_model(weights.path, preset.reasoner, dtype)
+        check_complete(preset.reasoner, processor, loading)
         check_finite(model, preset.reasoner)
         return cls(model.to(target).eval(), processor, preset, weights.version)
 
@@ -271,69 +262,3 @@ class _GreedyRecorder(LogitsProcessor):
         """Note the step and leave its scores, of shape (B, V), as they are."""
         self.steps.append((scores.amax(dim=-1) - scores.logsumexp(dim=-1)).float().cpu())
         return scores
-
-
-def _open(path: Path, source: str, dtype: torch.dtype) -> tuple[Any, Any, dict[str, Any]]:
-    # `Any`, since transformers types its auto classes by halves.
-    processors: Any = AutoProcessor
-    models: Any = AutoModelForImageTextToText
-    try:
-        with _no_progress_bars():
-            processor = processors.from_pretrained(path, trust_remote_code=False)
-            model, loading = models.from_pretrained(
-                path,
-                use_safetensors=True,
-                trust_remote_code=False,
-                dtype=dtype,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(
-            f"The reasoner at {source} cannot be loaded: {error}",
-            "Fetch or restore its files again.",
-        ) from error
-    return processor, model, loading
-
-
-def _special_tokens(processor: Any) -> frozenset[str]:
-    added = processor.tokenizer.added_tokens_decoder.values()
-    return frozenset(token.content for token in added if token.special)
-
-
-def _stop_ids(model: Any, processor: Any) -> frozenset[int]:
-    ids: set[int] = set()
-    for config in (model.generation_config, processor.tokenizer):
-        stop = config.eos_token_id
-        ids.update(stop if isinstance(stop, list) else [stop] if stop is not None else [])
-    return frozenset(ids)
-
-
-def _check_complete(source: str, processor: Any, loading: dict[str, Any]) -> None:
-    for part in ("tokenizer", "image_processor"):
-        if getattr(processor, part, None) is None:
-            raise WeightsError(
-                f"The reasoner at {source} has no {part.replace('_', ' ')}.",
-                "It must be a vision-language model saved together with its processor.",
-            )
-    if getattr(processor, "chat_template", None) is None:
-        raise WeightsError(
-            f"The reasoner at {source} has no chat template.", "Use an instruction-tuned model."
-        )
-    for what in ("missing_keys", "mismatched_keys"):
-        if keys := sorted(map(str, loading.get(what, ()))):
-            raise WeightsError(
-                f"The weights at {source} do not fit their configuration: "
-                f"{len(keys)} {what.replace('_', ' ')}, such as {keys[0]}.",
-                "Fetch or restore its files again.",
-            )
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

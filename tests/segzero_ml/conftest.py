@@ -355,7 +355,7 @@ def teach(path: Path) -> None:
     batches = []
     for shift in range(len(sizes)):
         images = [noise(*sizes[(i + shift) % len(sizes)], i + shift) for i in range(len(LESSONS))]
-        inputs = reasoner._inputs(list(zip(images, LESSONS, strict=True)))
+        inputs = reasoner.inputs(images, list(LESSONS), [""] * len(images))
         batches.append(_with_answers(reasoner, inputs, list(LESSONS.values())))
     model = reasoner.model
     optimiser = torch.optim.Adam(model.parameters(), lr=4e-3)

@@ -98,7 +98,7 @@ def test_the_confidence_is_that_of_the_tokens_written(
     [output] = reasoner.answer([image], ["the mug"])
     assert output.text == text
 
-    inputs = reasoner._inputs([(image, "the mug")])
+    inputs = reasoner.inputs([image], ["the mug"], [""])
     start = inputs["input_ids"].shape[1]
     target = torch.tensor([reasoner.processor.tokenizer(text)["input_ids"]])
     inputs["input_ids"] = torch.cat([inputs["input_ids"], target], dim=1)
