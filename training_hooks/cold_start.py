@@ -71,20 +71,23 @@ def shown(
     judge: Judge,
     cases: Sequence[Case],
     requests: Sequence[str],
+    rehearsed: Sequence[bool],
     options: RoundOptions,
 ) -> list[Shown]:
     """Have the model answer each case several times, and take the best answers.
 
     Left out are truths that the form cannot hold, such as two objects where there is room for
-    one.
+    one, and what is rehearsed but was not answered right: boxes without thoughts would teach
+    nothing that was known before.
 
     Raises:
         ModelError: There is not enough memory.
     """
     found: list[Shown] = []
     for start in range(0, len(cases), _AT_ONCE):
-        batch = cases[start : start + _AT_ONCE]
-        asked = [normalise_request(one) for one in requests[start : start + _AT_ONCE]]
+        here = slice(start, start + _AT_ONCE)
+        batch = cases[here]
+        asked = [normalise_request(one) for one in requests[here]]
         sampled = reasoner.sample(
             [case.image() for case in batch],
             asked,
@@ -92,10 +95,11 @@ def shown(
             temperature=options.temperature,
             max_new_tokens=options.max_new_tokens,
         )
-        for case, request, texts in zip(batch, asked, sampled, strict=True):
+        for case, request, texts, known in zip(batch, asked, sampled, rehearsed[here], strict=True):
             with contextlib.suppress(InputError):
                 begun, target = _best(texts, judge, case, reasoner)
-                found.append(Shown(case.image, request, begun, target))
+                if not (begun and known):
+                    found.append(Shown(case.image, request, begun, target))
     return found
 
 

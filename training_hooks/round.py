@@ -112,8 +112,11 @@ def run_round(
     watch.say(phase="loading")
     known = _rehearsal(len(snapshot.train), options, folder)
     lessons = [
-        Lesson(root / one.image_file, one.size, one.request, one.true_masks)
-        for root, examples in ((snapshot.folder, snapshot.train), (folder, known.learnt))
+        Lesson(root / one.image_file, one.size, one.request, one.true_masks, is_rehearsed)
+        for root, examples, is_rehearsed in (
+            (snapshot.folder, snapshot.train, False),
+            (folder, known.learnt, True),
+        )
         for one in examples
     ]
     trained = train(lessons, get_preset(preset_name), options, folder, watch.step)
@@ -158,8 +161,10 @@ def compare(
     adapters = Adapters(reasoner)
     tried = most_promising(usable(trained.checkpoints), trained.steps, _COMPARED)
 
+    told: dict[str, float] = {}
+
     def answers(adapter: Path | None, number: int) -> Answers:
-        watch.say(phase="comparing", model=number, models=len(tried) + 1)
+        watch.say(phase="comparing", model=number, models=len(tried) + 1, **told)
         on: LocalReasoner | AdaptedReasoner = reasoner
         if adapter is not None:
             on = adapters.put_on(adapter)
@@ -173,6 +178,10 @@ def compare(
         finally:
             if isinstance(on, AdaptedReasoner):
                 adapters.take_off(on)
+        if adapter is None or adapter == champion:
+            told["champion_iou"] = found.mean_iou
+        else:
+            told["held_out_iou"] = max(found.mean_iou, told.get("held_out_iou", 0.0))
         return Answers(found.cases, found.predictions, thinks, before.cases)
 
     serving = answers(champion, 1)

@@ -57,12 +57,14 @@ class Lesson:
         size: Its upright size.
         request: What was asked.
         true_masks: The corrected masks; none means that nothing matches.
+        is_rehearsed: Whether it is no correction, but something known before.
     """
 
     image: Path
     size: ImageSize
     request: str
     true_masks: tuple[Rle, ...]
+    is_rehearsed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,9 @@ def train(
     saved = checkpoints(folder)
     if options.cold_start and not saved:
         requests = [one.request for one in lessons]
-        teach(trainer.model, reasoner, shown(reasoner, judge, cases, requests, options), options)
+        known = [one.is_rehearsed for one in lessons]
+        answers = shown(reasoner, judge, cases, requests, known, options)
+        teach(trainer.model, reasoner, answers, options)
         trainer.save_model(str(folder / COLD_START))
     trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
     if trainer.state.global_step < 1:  # TRL stops without a word when a batch is not full

@@ -62,7 +62,10 @@ def test_the_best_of_its_own_answers_is_what_the_model_then_says(
     )
     judge = Judge(Segmenter.load(reasoner.preset.segmenter, "cpu"), reasoner.preset)
     given, requests = [case for case, _ in cases], [request for _, request in cases]
-    lessons = shown(reasoner, judge, given, requests, options)
+    lessons = shown(reasoner, judge, given, requests, [False] * len(given), options)
+    torch.manual_seed(1)
+    known = shown(reasoner, judge, given, requests, [True] * len(given), options)
+    assert not any(one.begun for one in known)  # what was known is shown where it is known
     assert len(lessons) == len(cases)
     assert any(not one.begun for one in lessons)  # it gets some of them right now and then
     for one, case in zip(lessons, given, strict=True):
