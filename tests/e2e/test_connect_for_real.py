@@ -88,13 +88,14 @@ def test_a_backend_that_is_down_leaves_nothing_behind(client: LabelStudio) -> No
     assert client.webhooks(project.id) == []
 
 
-def test_a_config_without_a_brush_is_refused(client: LabelStudio, backend: Backend) -> None:
+def test_a_config_in_which_no_prediction_could_be_shown_is_refused(
+    client: LabelStudio, backend: Backend
+) -> None:
     config = (
-        '<View><Image name="image" value="$image"/><RectangleLabels name="box" toName="image">'
-        '<Label value="Object"/></RectangleLabels></View>'
+        '<View><Image name="image" value="$image"/><Rating name="beauty" toName="image"/></View>'
     )
-    project = client.create_project("Boxes only", config)
-    with pytest.raises(LabellingConfigError, match="no BrushLabels"):
+    project = client.create_project("Stars only", config)
+    with pytest.raises(LabellingConfigError, match="predictions cannot be shown"):
         connect(client, project.id, backend.access)
     assert client.ml_backends(project.id) == []
 
