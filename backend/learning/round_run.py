@@ -128,6 +128,8 @@ class RoundRun:
             "verdict": reasons,
             "held_out_iou": _best_iou(result),
             "champion_iou": result.get("champion_mean_iou"),
+            # Who looks now and then may have missed the last step.
+            "step": result.get("steps", self.state.step),
         }
         if not verdict["promote"]:
             text = "The champion stays: " + " ".join(reasons)

@@ -89,13 +89,13 @@ def test_tasks_that_fail_are_skipped_with_a_reason_and_the_others_are_answered(
         assert all(expected in reason for reason in of_task), told
 
 
-def test_config_without_a_brush_skips_every_task_and_says_why(
+def test_config_that_can_show_no_prediction_skips_every_task_and_says_why(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = '<View><Image name="image" value="$image"/></View>'
     with caplog.at_level(logging.INFO):
         assert running.predict(task(0), task(1), config=config) == [[], []]
-    assert any("no BrushLabels tag" in text for _, text in reasons(caplog))
+    assert any("predictions cannot be shown" in text for _, text in reasons(caplog))
 
 
 def test_request_that_breaks_the_model_does_not_break_its_batch(

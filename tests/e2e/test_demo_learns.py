@@ -79,7 +79,7 @@ def check_served(ended: RoundState, state: State, folder: Folder, told: str) -> 
         assert other == shown.partition("+")[0]  # nobody corrected anything there
         free = [task for task in client.tasks(project) if not task.annotations]
         new = [one for task in free for one in task.predictions if one.model_version == shown]
-        assert len(new) >= COMPARED - 2  # a picture may still go without an answer
+        assert len(new) > COMPARED // 2  # some pictures may still go without an answer
     assert re.search(r"mean\D+\d\.\d\d\D+\d\.\d\d", told), told
 
 
