@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -206,6 +206,31 @@ def read_manifest(folder: Path) -> Version:
         ) from error
 
 
+def golden_as_json(golden: Sequence[Golden]) -> list[dict[str, str]]:
+    """Golden predictions as a manifest, or a round's `golden.json`, holds them."""
+    return [
+        {"request": one.request, "png": base64.b64encode(one.png).decode(), "text": one.text}
+        for one in golden
+    ]
+
+
+def read_golden(raw: object) -> tuple[Golden, ...]:
+    """Golden predictions from what `golden_as_json` gave.
+
+    Raises:
+        InputError: They are none.
+    """
+    golden = []
+    for item in check_list("golden", raw, MAX_GOLDEN):
+        one = check_keys("A golden prediction", item, {"request", "png", "text"})
+        try:
+            png = base64.b64decode(one["png"], validate=True)
+        except (TypeError, binascii.Error):
+            raise InputError("The image of a golden prediction is not base64.") from None
+        golden.append(Golden(one["request"], png, one["text"]))
+    return tuple(golden)
+
+
 def _version(folder: Path, content: object) -> Version:
     keys = {"format", "id", "created_at", "files", "info", "sha256"}
     body = dict(check_keys("The manifest", content, keys))
@@ -232,29 +257,18 @@ def _info_as_dict(info: VersionInfo) -> dict[str, Any]:
         "round": info.round,
         "snapshot": info.snapshot,
         "figures": {name: float(value) for name, value in info.figures.items()},
-        "golden": [
-            {"request": one.request, "png": base64.b64encode(one.png).decode(), "text": one.text}
-            for one in info.golden
-        ],
+        "golden": golden_as_json(info.golden),
     }
 
 
 def _read_info(raw: dict[str, Any]) -> VersionInfo:
-    golden = []
-    for item in check_list("golden", raw["golden"], MAX_GOLDEN):
-        one = check_keys("A golden prediction", item, {"request", "png", "text"})
-        try:
-            png = base64.b64decode(one["png"], validate=True)
-        except (TypeError, binascii.Error):
-            raise InputError("The image of a golden prediction is not base64.") from None
-        golden.append(Golden(one["request"], png, one["text"]))
     return VersionInfo(
         preset=raw["preset"],
         base=raw["base"],
         round=raw["round"],
         snapshot=raw["snapshot"],
         figures=MappingProxyType(_any_keys("figures", raw["figures"])),
-        golden=tuple(golden),
+        golden=read_golden(raw["golden"]),
     )
 
 

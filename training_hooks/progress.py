@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
-from typing import Final
 
+from segzero_ml.durable import replace_file
 from training_hooks.job_errors import JobCancelledError
+from training_hooks.round_files import CANCEL, PROGRESS
 from training_hooks.steps import Step
-
-PROGRESS: Final = "progress.json"
-CANCEL: Final = "cancel"
 
 
 class Watch:
@@ -48,7 +45,7 @@ class Watch:
     def say(self, **what: object) -> None:
         """Replace what is said of the progress."""
         if self._writes:
-            replace_file(self._folder / PROGRESS, json.dumps(what))
+            replace_file(self._folder / PROGRESS, json.dumps(what).encode())
 
     def check(self) -> None:
         """End the round here if somebody asked for it.
@@ -63,13 +60,3 @@ class Watch:
     def is_cancelled(self) -> bool:
         """Whether somebody asked for the end."""
         return (self._folder / CANCEL).exists()
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

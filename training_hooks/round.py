@@ -28,7 +28,6 @@ all of them train, the first one does the rest.
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 import logging
 import os
@@ -43,6 +42,7 @@ from typing import Any, Final
 import torch
 
 from segzero_ml.adapter_files import read_adapter
+from segzero_ml.durable import replace_file
 from segzero_ml.errors import ConfigError, ModelError, SegZeroError, WeightsError
 from segzero_ml.images import load_image
 from segzero_ml.pipeline import Pipeline
@@ -50,28 +50,21 @@ from segzero_ml.presets import get_preset
 from segzero_ml.reasoner.adapters import AdaptedReasoner, Adapters
 from segzero_ml.reasoner.golden import record_golden
 from segzero_ml.reasoner.local import LocalReasoner
+from segzero_ml.versions import golden_as_json
 from training_hooks import probing
 from training_hooks.comparison import Answers, Outcome, answer_all, judge
 from training_hooks.job_errors import JobCancelledError
-from training_hooks.progress import CANCEL, PROGRESS, Watch, replace_file
+from training_hooks.progress import Watch
 from training_hooks.rehearsal import Rehearsal, rehearse
 from training_hooks.report import write_report
+from training_hooks.round_files import CANCELLED, GOLDEN, REFUSED, REPORT, RESULT
 from training_hooks.round_options import RoundOptions, default_options, overridden
 from training_hooks.round_report import report_of
 from training_hooks.snapshot import Snapshot
 from training_hooks.steps import most_promising
 from training_hooks.train import Lesson, Trained, train
 
-__all__ = ["CANCEL", "GOLDEN", "PROGRESS", "REPORT", "RESULT", "run_round"]
-
 _log = logging.getLogger(__name__)
-
-RESULT: Final = "result.json"
-REPORT: Final = "report.html"
-GOLDEN: Final = "golden.json"
-
-CANCELLED: Final = 3
-REFUSED: Final = 2
 
 _COMPARED: Final = 3
 """Checkpoints that are compared: the best is often not the last."""
@@ -140,7 +133,7 @@ def run_round(
     }
     report = report_of(snapshot, outcome, trained, options, costs, folder.name, champion)
     write_report(folder / REPORT, report)
-    replace_file(folder / RESULT, json.dumps(result))
+    replace_file(folder / RESULT, json.dumps(result).encode())
     return result
 
 
@@ -236,11 +229,8 @@ def _write_golden(reasoner: AdaptedReasoner, snapshot: Snapshot, folder: Path) -
     chosen = snapshot.held_out[:_GOLDEN]
     images = [load_image(snapshot.folder / one.image_file) for one in chosen]
     recorded = record_golden(reasoner, images, [one.request for one in chosen])
-    rows = [
-        {"request": one.request, "png": base64.b64encode(one.png).decode(), "text": one.text}
-        for one in recorded
-    ]
-    replace_file(folder / GOLDEN, json.dumps({"base": reasoner.version, "golden": rows}))
+    noted = {"base": reasoner.version, "golden": golden_as_json(recorded)}
+    replace_file(folder / GOLDEN, json.dumps(noted).encode())
 
 
 def _costs(began: float) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import math
 from collections.abc import Mapping
@@ -11,19 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from backend.learning.patience import patiently
 from backend.learning.trainer import read_json
-from segzero_ml.checks import check_keys, check_list
+from segzero_ml.checks import check_keys
 from segzero_ml.errors import InputError, RegistryError, WeightsError
-from segzero_ml.versions import MAX_GOLDEN, Golden, VersionInfo
+from segzero_ml.versions import Golden, VersionInfo, read_golden
 from training_hooks.fence import check
+from training_hooks.round_files import GOLDEN
 
 if TYPE_CHECKING:
     from backend.learning.round_run import Work
     from backend.learning.round_state import RoundState
 
 _log = logging.getLogger(__name__)
-
-GOLDEN: Final = "golden.json"
-"""In the round's folder, see `training_hooks.round`."""
 
 _SHOWN: Final = {
     "mean_iou": "mean IoU",
@@ -54,7 +51,7 @@ def promote(work: Work, state: RoundState, folder: Path, result: Mapping[str, An
     """
     registry = work.registry
     best = folder / str(result["best"])
-    base, golden = read_golden(folder / GOLDEN)
+    base, golden = read_noted(folder / GOLDEN)
     version = registry.publish(
         best,
         VersionInfo(
@@ -83,7 +80,7 @@ def promote(work: Work, state: RoundState, folder: Path, result: Mapping[str, An
     return version.id
 
 
-def read_golden(path: Path) -> tuple[str, tuple[Golden, ...]]:
+def read_noted(path: Path) -> tuple[str, tuple[Golden, ...]]:
     """The base that a round's best checkpoint lies over, and what it answered.
 
     Raises:
@@ -91,15 +88,8 @@ def read_golden(path: Path) -> tuple[str, tuple[Golden, ...]]:
     """
     try:
         found = check_keys(GOLDEN, read_json(path), {"base", "golden"})
-        rows = [
-            check_keys("A golden prediction", one, {"request", "png", "text"})
-            for one in check_list("golden", found["golden"], MAX_GOLDEN)
-        ]
-        golden = tuple(
-            Golden(one["request"], base64.b64decode(one["png"], validate=True), one["text"])
-            for one in rows
-        )
-    except (ValueError, TypeError, InputError) as error:
+        golden = read_golden(found["golden"])
+    except InputError as error:
         raise WeightsError(
             f"What the round noted of its best checkpoint is damaged: {error}"
         ) from error

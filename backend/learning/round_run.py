@@ -32,6 +32,7 @@ from segzero_ml.registry import Registry
 from training_hooks.fence import Fence
 from training_hooks.job_errors import JobCancelledError
 from training_hooks.loop_reader import LoopReader
+from training_hooks.round_files import CANCEL, OPTIONS, PROGRESS, REPORT, RESULT
 from training_hooks.running_job import RunningJob
 from training_hooks.snapshot import Snapshot
 from training_hooks.snapshot_records import time_text
@@ -39,13 +40,6 @@ from training_hooks.store import CorrectionStore
 from training_hooks.store_values import ProjectKey
 
 _log = logging.getLogger(__name__)
-
-# Names of files in the round's folder, see `training_hooks.round`, which loads torch.
-PROGRESS: Final = "progress.json"
-RESULT: Final = "result.json"
-REPORT: Final = "report.html"
-CANCEL: Final = "cancel"
-OPTIONS: Final = "options.json"
 
 _CANCEL_PATIENCE_S: Final = 600.0
 """How long the step that runs may take on when the round is to end."""

@@ -23,13 +23,11 @@ from backend.settings import Settings
 from segzero_ml.errors import JobError, SegZeroError
 from training_hooks import processes
 from training_hooks.failures import reason_line
+from training_hooks.round_files import LOG, REFUSED
 
 _log = logging.getLogger(__name__)
 
-LOG: Final = "log.txt"
 LOOK_EVERY_S: Final = 0.25
-FAILED: Final = 2
-CANCELLED: Final = 3
 
 _TAIL_BYTES: Final = 64 * 1024
 _STOP_S: Final = 10.0
@@ -65,7 +63,7 @@ class Ending:
         """
         if self.status == 0:
             return
-        told = _told(self.log) if self.status == FAILED else None
+        told = _told(self.log) if self.status == REFUSED else None
         if told is not None:
             raise RoundFailedError(reason_line(told.message), told.remedy)
         how = (

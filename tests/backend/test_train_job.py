@@ -215,9 +215,9 @@ def test_a_damaged_checkpoint_fails_at_once_and_says_so(better: Project, tmp_pat
 
 
 def test_golden_predictions_that_are_damaged_are_refused(better: Project) -> None:
-    from backend.learning.promotion import read_golden
+    from backend.learning.promotion import read_noted
 
     (folder,) = better.rounds
     (folder / "golden.json").write_text('{"base": "x", "golden": [{"request": "star"}]}')
     with pytest.raises(WeightsError):
-        read_golden(folder / "golden.json")
+        read_noted(folder / "golden.json")

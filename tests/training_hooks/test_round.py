@@ -19,7 +19,8 @@ from segzero_ml.errors import FetchError
 from segzero_ml.types import ImageSize
 from tests.training_hooks.store_samples import correction
 from training_hooks.job_errors import JobCancelledError
-from training_hooks.round import CANCEL, PROGRESS, REPORT, RESULT, run_round
+from training_hooks.round import run_round
+from training_hooks.round_files import CANCEL, PROGRESS, REPORT, RESULT
 from training_hooks.round_options import default_options
 from training_hooks.round_report import curves_of
 from training_hooks.snapshot import Snapshot, SnapshotOptions, build_snapshot

@@ -1,0 +1,21 @@
+"""What lies in the folder of a round, and how its process ends; see `training_hooks.round`.
+
+Read by whoever runs or shows rounds, too, so nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PROGRESS: Final = "progress.json"
+RESULT: Final = "result.json"
+REPORT: Final = "report.html"
+GOLDEN: Final = "golden.json"
+CANCEL: Final = "cancel"
+OPTIONS: Final = "options.json"
+LOG: Final = "log.txt"
+
+REFUSED: Final = 2
+"""Exit status: an error that the round understands, told in its last line."""
+CANCELLED: Final = 3
+"""Exit status: somebody asked for its end."""
