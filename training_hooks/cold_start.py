@@ -32,7 +32,8 @@ from training_hooks.round_options import RoundOptions
 
 _log = logging.getLogger(__name__)
 
-_AT_ONCE: Final = 8
+AT_ONCE: Final = 8
+"""Prompts answered, or learnt from, at once."""
 _TRIES: Final = 4
 
 _ANSWER: Final = "<answer>"
@@ -73,6 +74,7 @@ def shown(
     requests: Sequence[str],
     rehearsed: Sequence[bool],
     options: RoundOptions,
+    between: Callable[[], None] = lambda: None,
 ) -> list[Shown]:
     """Have the model answer each case several times, and take the best answers.
 
@@ -80,12 +82,21 @@ def shown(
     one, and what is rehearsed but was not answered right: boxes without thoughts would teach
     nothing that was known before.
 
+    Args:
+        reasoner: The model.
+        judge: Says which answers are best.
+        cases: What is asked about, and what is true.
+        requests: What is asked of each.
+        rehearsed: Which of them were known before.
+        options: Temperature and length of the answers.
+        between: Called after each batch; what it raises ends it here.
+
     Raises:
         ModelError: There is not enough memory.
     """
     found: list[Shown] = []
-    for start in range(0, len(cases), _AT_ONCE):
-        here = slice(start, start + _AT_ONCE)
+    for start in range(0, len(cases), AT_ONCE):
+        here = slice(start, start + AT_ONCE)
         batch = cases[here]
         asked = [normalise_request(one) for one in requests[here]]
         sampled = reasoner.sample(
@@ -100,6 +111,7 @@ def shown(
                 begun, target = _best(texts, judge, case, reasoner)
                 if not (begun and known):
                     found.append(Shown(case.image, request, begun, target))
+        between()
     return found
 
 
@@ -122,6 +134,7 @@ def teach(
     reasoner: LocalReasoner,
     lessons: Sequence[Shown],
     options: RoundOptions,
+    between: Callable[[], None] = lambda: None,
 ) -> None:
     """Train an adapter on the answers that were shown.
 
@@ -130,20 +143,30 @@ def teach(
         reasoner: Whose processor and base it is.
         lessons: What is shown.
         options: Their `cold_start`, how often each is shown; learning rate and seed.
+        between: Called after each batch; what it raises ends it here.
     """
     learnt = [one for one in model.parameters() if one.requires_grad]
     optimiser = torch.optim.AdamW(learnt, lr=options.cold_start_rate, weight_decay=0.0)
     drawn = random.Random(options.seed)  # noqa: S311 - seeded, not secret
     for _ in range(options.cold_start):
         order = drawn.sample(list(lessons), len(lessons))
-        for start in range(0, len(order), _AT_ONCE):
-            batch = order[start : start + _AT_ONCE]
+        for start in range(0, len(order), AT_ONCE):
+            batch = order[start : start + AT_ONCE]
             loss = model(**_inputs(reasoner, batch)).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(learnt, options.max_grad_norm)
             optimiser.step()
             optimiser.zero_grad()
             _log.info("Cold start: loss %.3f", float(loss.detach()))
+            between()
+    _agree(learnt)
+
+
+def _agree(weights: Sequence[torch.Tensor]) -> None:
+    """Of several processes that train together, all go on from what the first one learnt."""
+    if torch.distributed.is_initialized():
+        for one in weights:
+            torch.distributed.broadcast(one.data, src=0)
 
 
 def _inputs(reasoner: LocalReasoner, batch: Sequence[Shown]) -> Any:

@@ -42,6 +42,17 @@ class Watch:
         )
         return not self.is_cancelled
 
+    def shown(self, done: int, of: int) -> None:
+        """Note a batch of the cold start.
+
+        Raises:
+            JobCancelledError: Somebody asked for the round's end.
+        """
+        seconds = time.monotonic() - self._began
+        left = seconds / done * (of - done)
+        self.say(phase="cold start", step=done, steps=of, seconds_left=round(left, 1))
+        self.check()
+
     def say(self, **what: object) -> None:
         """Replace what is said of the progress."""
         if self._writes:

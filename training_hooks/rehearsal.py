@@ -8,6 +8,7 @@ the gate asks for no fall on those.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -105,9 +106,16 @@ def _taken(
             continue
         file = Path(_FOLDER) / f"{name}.png"
         (folder / _FOLDER).mkdir(parents=True, exist_ok=True)
-        (folder / file).write_bytes(stream.getvalue())
+        _write(folder / file, stream.getvalue())
         taken.append(_example(sample, name, file, ImageSize(image.width, image.height), index + 1))
     return tuple(taken)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Of several processes that train together each writes them, and none sees half a file."""
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    part.write_bytes(data)
+    part.replace(path)
 
 
 def _example(sample: Sample, sha256: str, file: Path, size: ImageSize, number: int) -> Example:

@@ -112,7 +112,7 @@ def run_round(
         )
         for one in examples
     ]
-    trained = train(lessons, get_preset(preset_name), options, folder, watch.step)
+    trained = train(lessons, get_preset(preset_name), options, folder, watch.step, watch.shown)
     if trained.was_stopped:
         raise JobCancelledError("The round was cancelled.")
     if not is_first:

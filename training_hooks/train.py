@@ -15,12 +15,15 @@ Runs in a process of its own: it holds a GPU's memory, and may be killed at any 
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from peft import LoraConfig
 from PIL import Image
@@ -41,7 +44,7 @@ from segzero_ml.rewards import Truth
 from segzero_ml.segmenter import Segmenter
 from segzero_ml.types import ImageSize, Rle
 from training_hooks.checkpoints import COLD_START, checkpoints, discard_broken
-from training_hooks.cold_start import shown, teach
+from training_hooks.cold_start import AT_ONCE, shown, teach
 from training_hooks.grpo import Reward, Trainer, Watcher
 from training_hooks.judge import Case, Judge
 from training_hooks.round_options import RoundOptions
@@ -88,6 +91,7 @@ def train(
     options: RoundOptions,
     folder: Path,
     on_step: Callable[[Step], bool] = lambda _: True,
+    on_shown: Callable[[int, int], None] = lambda _, __: None,
 ) -> Trained:
     """Run a round; goes on from its last checkpoint if the folder holds one.
 
@@ -97,6 +101,8 @@ def train(
         options: How.
         folder: For checkpoints and logs.
         on_step: Called after each step; False ends the round there.
+        on_shown: Called after each batch of the cold start with how many are done, and about how
+            many there are; what it raises ends the round there.
 
     Returns:
         Its checkpoints. There was a step at least.
@@ -107,7 +113,10 @@ def train(
         ModelError: There is not enough memory, or no step was made.
     """
     prompts = prompts_per_step(len(lessons), options)
-    discard_broken(folder)
+    if torch.cuda.is_available():  # of several processes each has a GPU of its own
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if os.environ.get("RANK", "0") == "0":
+        discard_broken(folder)
     reasoner = LocalReasoner.load(preset)
     segmenter = Segmenter.load(
         preset.segmenter, reasoner.model.device, revision=preset.segmenter_revision
@@ -134,11 +143,19 @@ def train(
     trainer.spent = reward.spent
     saved = checkpoints(folder)
     if options.cold_start and not saved:
+        batches = math.ceil(len(lessons) / AT_ONCE) * (1 + options.cold_start)
+        done = itertools.count(1)
+
+        def between() -> None:
+            on_shown(min(next(done), batches), batches)
+
         requests = [one.request for one in lessons]
         known = [one.is_rehearsed for one in lessons]
-        answers = shown(reasoner, judge, cases, requests, known, options)
-        teach(trainer.model, reasoner, answers, options)
-        trainer.save_model(str(folder / COLD_START))
+        answers = shown(reasoner, judge, cases, requests, known, options, between)
+        model: Any = trainer.model
+        teach(model, reasoner, answers, options, between)
+        if trainer.is_world_process_zero():
+            model.save_pretrained(folder / COLD_START)
     trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
     if trainer.state.global_step < 1:  # TRL stops without a word when a batch is not full
         raise ModelError("The round made no step.", "Lower prompts_per_step.")
@@ -161,7 +178,9 @@ def prompts_per_step(lessons: int, options: RoundOptions) -> int:
 def _config(
     preset: Preset, options: RoundOptions, folder: Path, prompts: int, on_cpu: bool
 ) -> GRPOConfig:
-    answers = prompts * options.rollouts
+    # Of several processes each takes its share of a step.
+    processes = math.gcd(prompts * options.rollouts, int(os.environ.get("WORLD_SIZE", "1")))
+    answers = prompts * options.rollouts // processes
     at_once = math.gcd(answers, options.rollouts_at_once)
     return GRPOConfig(
         output_dir=str(folder),

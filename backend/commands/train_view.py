@@ -133,7 +133,8 @@ def _move(progress: Progress, bar: TaskID, look: Look) -> None:
     state = look.state
     if state is None:
         return
-    total = state.steps if state.phase is Phase.TRAINING and state.steps else None
+    counts = state.phase in (Phase.COLD_START, Phase.TRAINING) and state.steps
+    total = state.steps if counts else None
     progress.update(bar, completed=state.step, total=total, description=one_line(state))
 
 

@@ -77,6 +77,8 @@ def describe(state: RoundState) -> str:
     """Where a round is, in a line."""
     if state.phase.is_over:
         return f"{state.phase}: {state.text}"
+    if state.phase is Phase.COLD_START:
+        return "cold start: the corrected boxes and points are shown"
     if state.phase is Phase.TRAINING and state.steps:
         reward = state.figures.get("reward")
         shown = "" if reward is None else f", mean reward {reward:.2f}"

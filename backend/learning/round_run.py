@@ -46,6 +46,7 @@ _CANCEL_PATIENCE_S: Final = 600.0
 _SHOW_EVERY_S: Final = 5.0
 _PHASES: Final = {
     "loading": Phase.TRAINING,
+    "cold start": Phase.COLD_START,
     "training": Phase.TRAINING,
     "comparing": Phase.COMPARING,
 }

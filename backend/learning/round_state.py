@@ -30,6 +30,8 @@ class Phase(StrEnum):
 
     SNAPSHOT = "snapshot"
     """Corrections and images are being collected."""
+    COLD_START = "cold start"
+    """The model is shown the corrected boxes and points; `step` counts batches of that."""
     TRAINING = "training"
     COMPARING = "comparing"
     """Champion and checkpoints answer the held-out requests."""
@@ -62,7 +64,7 @@ class RoundState:
         champion: Version that it has to beat; None for the base.
         round: Its id, once it has one: the name of its folder.
         folder: Its folder, on the machine that trains.
-        step: Steps made.
+        step: Steps made; in the cold start, batches.
         steps: Steps there are in all; 0 while nobody knows.
         seconds_left: How long the training takes on, by the steps made so far.
         figures: What the newest step brought: mean reward and its parts.

@@ -8,6 +8,7 @@ from backend.learning.round_state import Phase, RoundState
 
 _WORDS: Final = {
     Phase.SNAPSHOT: "Collecting corrections",
+    Phase.COLD_START: "Cold start",
     Phase.TRAINING: "Training",
     Phase.COMPARING: "Comparing",
     Phase.PROMOTING: "Promoting",
@@ -31,6 +32,6 @@ def one_line(state: RoundState) -> str:
         words.append(f"held-out IoU {state.held_out_iou:.3f}")
     if state.champion_iou is not None:
         words.append(f"champion's {state.champion_iou:.3f}")
-    if state.phase is Phase.TRAINING and state.seconds_left:
+    if state.seconds_left and state.phase in (Phase.COLD_START, Phase.TRAINING):
         words.append(f"{state.seconds_left:.0f} s left")
     return ", ".join(words)

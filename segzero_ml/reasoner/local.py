@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -21,6 +21,8 @@ from segzero_ml.types import ImageSize
 from segzero_ml.weights import check_finite, choose_device, locate
 
 SMALL_MODEL_GB = 4.0
+
+_T = TypeVar("_T")
 
 
 class LocalReasoner:
@@ -112,7 +114,7 @@ class LocalReasoner:
                 not of its confidence and tokens.
         """
         asked = [_Asked(*one) for one in zip(images, requests, begun, strict=True)]
-        return self._answer(asked) if asked else []
+        return self._halved(self._generate, asked) if asked else []
 
     def sample(
         self,
@@ -125,6 +127,8 @@ class LocalReasoner:
     ) -> list[list[str]]:
         """Answer each request several times, at random.
 
+        A batch that does not fit into memory is halved until it does.
+
         Args:
             images: As for `answer`.
             requests: As for `answer`.
@@ -134,25 +138,33 @@ class LocalReasoner:
 
         Returns:
             The texts, `count` for each request.
-        """
-        inputs = self.inputs(images, requests, [""] * len(requests))
-        with torch.inference_mode():
-            sequences = self.model.generate(
-                **inputs.to(self.model.device),
-                do_sample=True,
-                temperature=temperature,
-                top_k=0,
-                top_p=1.0,
-                num_return_sequences=count,
-                max_new_tokens=max_new_tokens or self.preset.max_new_tokens,
-            )
-        rows = sequences[:, inputs["input_ids"].shape[1] :].tolist()  # (B * count, T)
-        texts = [self._decode(self._until_stop(row)).strip() for row in rows]
-        return [texts[i : i + count] for i in range(0, len(texts), count)]
 
-    def _answer(self, asked: list[_Asked]) -> list[ReasonerOutput]:
+        Raises:
+            ModelError: Not even one request fits into memory.
+        """
+
+        def draw(asked: list[_Asked]) -> list[list[str]]:
+            inputs = self._inputs(asked)
+            with torch.inference_mode():
+                sequences = self.model.generate(
+                    **inputs.to(self.model.device),
+                    do_sample=True,
+                    temperature=temperature,
+                    top_k=0,
+                    top_p=1.0,
+                    num_return_sequences=count,
+                    max_new_tokens=max_new_tokens or self.preset.max_new_tokens,
+                )
+            rows = sequences[:, inputs["input_ids"].shape[1] :].tolist()  # (B * count, T)
+            texts = [self._decode(self._until_stop(row)).strip() for row in rows]
+            return [texts[i : i + count] for i in range(0, len(texts), count)]
+
+        asked = [_Asked(*one, "") for one in zip(images, requests, strict=True)]
+        return self._halved(draw, asked) if asked else []
+
+    def _halved(self, run: Callable[[list[_Asked]], list[_T]], asked: list[_Asked]) -> list[_T]:
         try:
-            return self._generate(asked)
+            return run(asked)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -164,14 +176,10 @@ class LocalReasoner:
         # Outside of the handler, whose traceback would keep the tensors alive.
         torch.cuda.empty_cache()
         middle = len(asked) // 2
-        return self._answer(asked[:middle]) + self._answer(asked[middle:])
+        return self._halved(run, asked[:middle]) + self._halved(run, asked[middle:])
 
     def _generate(self, asked: list[_Asked]) -> list[ReasonerOutput]:
-        inputs = self.inputs(
-            [one.image for one in asked],
-            [one.request for one in asked],
-            [one.begun for one in asked],
-        )
+        inputs = self._inputs(asked)
         recorder = _GreedyRecorder()
         with torch.inference_mode():
             sequences = self.model.generate(
@@ -220,6 +228,12 @@ class LocalReasoner:
             return_tensors="pt",
             images_kwargs={"size": {"shortest_edge": smallest, "longest_edge": largest}},
         )
+
+    def _inputs(self, asked: Sequence[_Asked]) -> Any:
+        images, requests, begun = zip(
+            *((one.image, one.request, one.begun) for one in asked), strict=True
+        )
+        return self.inputs(images, requests, begun)
 
     def _until_stop(self, row: list[int]) -> list[int]:
         """The tokens before the first one that ends the text (the rest is padding)."""

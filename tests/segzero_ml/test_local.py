@@ -185,6 +185,9 @@ def test_a_batch_too_large_for_the_memory_is_halved(
     outputs = reasoner.answer(images, requests)
     assert [output.text for output in outputs] == [lessons[request] for request in requests]
     assert batches == [3, 1, 2, 1, 1]
+    sampled = reasoner.sample(images, requests, count=2, max_new_tokens=2)
+    assert [len(texts) for texts in sampled] == [2, 2, 2]
+    assert batches[5:] == [3, 1, 2, 1, 1]
     limit = 0
     with pytest.raises(ModelError, match="not enough memory"):
         reasoner.answer(images, requests)

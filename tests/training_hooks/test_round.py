@@ -19,6 +19,7 @@ from segzero_ml.errors import FetchError
 from segzero_ml.types import ImageSize
 from tests.training_hooks.store_samples import correction
 from training_hooks.job_errors import JobCancelledError
+from training_hooks.progress import Watch
 from training_hooks.round import run_round
 from training_hooks.round_files import CANCEL, PROGRESS, REPORT, RESULT
 from training_hooks.round_options import default_options
@@ -105,6 +106,54 @@ def test_a_cancelled_round_ends_and_leaves_no_result(snapshot: Snapshot, tmp_pat
     with pytest.raises(JobCancelledError):
         run_round(snapshot, "tiny", SHORT, folder)
     assert not (folder / RESULT).exists()
+
+
+def test_a_round_is_cancelled_in_the_middle_of_its_cold_start(
+    snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "round-3"
+    told: list[str] = []
+
+    def say(self: Watch, **what: object) -> None:
+        told.append(str(what["phase"]))
+        if what["phase"] == "cold start":
+            (folder / CANCEL).touch()
+
+    monkeypatch.setattr(Watch, "say", say)
+    with pytest.raises(JobCancelledError):
+        run_round(snapshot, "tiny", SHORT, folder)
+    assert told == ["loading", "cold start"]
+    assert not (folder / RESULT).exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_round_together(snapshot: Snapshot, tmp_path: Path) -> None:
+    config = tmp_path / "two.yaml"
+    config.write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_CPU\nuse_cpu: true\n"
+        "num_machines: 1\nnum_processes: 2\nmixed_precision: 'no'\n"
+    )
+    short = {name: getattr(SHORT, name) for name in ("rollouts", "prompts_per_step", "max_steps")}
+    options = tmp_path / "options.json"
+    options.write_text(
+        json.dumps({**short, "save_every": 1, "rank": 4, "cold_start": 1, "rehearsal": ""})
+    )
+    folder = tmp_path / "round-4"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    what = ["--snapshot", str(snapshot.folder), "--out", str(folder), "--preset", "tiny"]
+    ended = subprocess.run(
+        [*launch, "-m", "training_hooks.launched", *what, "--options", str(options)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    result = json.loads((folder / RESULT).read_text())
+    assert result["steps"] == 2
+    # A step takes as many prompts as with one process.
+    state = json.loads((folder / "checkpoint-2" / "trainer_state.json").read_text())
+    assert state["epoch"] == pytest.approx(2 * 2 / len(snapshot.train), rel=0.3)
 
 
 def test_curves_hold_every_reward_over_the_steps() -> None:
