@@ -116,6 +116,12 @@ class TrainingSettings(BaseSettings):
         "`multi-gpu`, `zero2`, `fsdp`, or a file of your own; without one `multi-gpu` where there "
         "is more than one GPU.",
     )
+    train_keep_rounds: int = Field(
+        default=3,
+        ge=1,
+        description="Rounds of a project whose checkpoints stay on disk; of older ones report, "
+        "log and outcome do. Published versions are kept apart from these.",
+    )
     train_rollouts: int | None = Field(
         default=None,
         ge=2,

@@ -14,6 +14,8 @@ GOLDEN: Final = "golden.json"
 CANCEL: Final = "cancel"
 OPTIONS: Final = "options.json"
 LOG: Final = "log.txt"
+OUTCOME: Final = "outcome.json"
+"""How its job ended; written after the end of its process."""
 
 REFUSED: Final = 2
 """Exit status: an error that the round understands, told in its last line."""

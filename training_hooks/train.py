@@ -20,6 +20,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,8 @@ def _config(
         logging_steps=1,
         save_strategy="steps",
         save_steps=options.save_every,
-        report_to=["tensorboard"] if _has_tensorboard() else [],
+        report_to=[name for name in ("tensorboard", "mlflow") if find_spec(name) is not None],
+        run_name=folder.name,
         disable_tqdm=True,
     )
 
@@ -227,9 +229,3 @@ def _row(number: int, lesson: Lesson, reasoner: LocalReasoner) -> dict[str, Any]
         "image": prepare_image(load_image(lesson.image), preset.frame),
         "lesson": number,
     }
-
-
-def _has_tensorboard() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("tensorboard") is not None

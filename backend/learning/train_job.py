@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from backend.learning.facts import gather, local_now, policy_options
-from backend.learning.folders import locks_folder, loop_name
+from backend.learning.folders import locks_folder, loop_name, rounds_folder
 from backend.learning.patience import patiently
 from backend.learning.round_run import RoundRun, Work
 from backend.learning.round_state import Phase, RoundState, read_state, write_state
+from backend.learning.tidy import tidy_rounds
 from backend.learning.trainer import RoundFailedError
 from backend.model_folders import registry_of
 from backend.redis_access import open_redis
@@ -30,12 +31,11 @@ from training_hooks.fence import acquire
 from training_hooks.job_errors import JobCancelledError, StaleFenceError
 from training_hooks.loop_reader import note_end, note_start
 from training_hooks.policy import Decision, decide
+from training_hooks.round_files import OUTCOME
 from training_hooks.running_job import RunningJob
 from training_hooks.store_values import ProjectKey
 
 _log = logging.getLogger(__name__)
-
-OUTCOME: Final = "outcome.json"
 
 _LASTING: Final = (RoundFailedError, ConfigError, InputError, WeightsError)
 """What trying again would not help against."""
@@ -144,6 +144,8 @@ def _end(work: Work, state: RoundState, phase: Phase | None = None, text: str = 
         ended = replace(ended, phase=phase, text=reason_line(text))
     if ended.folder:
         _write_outcome(Path(ended.folder), ended)
+        rounds = rounds_folder(work.settings, work.project.project)
+        tidy_rounds(rounds, work.settings.train_keep_rounds)
     patiently(lambda: note_end(work.store, work.project, at, watermark))
     patiently(lambda: write_state(work.redis, work.name, ended))
     _log.info("The round of project %d ended: %s", work.project.project, ended.text)

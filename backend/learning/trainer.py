@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 0.25
 
+_MLFLOW: Final = "mlflow.db"
 _TAIL_BYTES: Final = 64 * 1024
 _STOP_S: Final = 10.0
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -168,7 +169,13 @@ def read_json(path: Path) -> Mapping[str, Any] | None:
 
 def _environment(settings: Settings) -> dict[str, str]:
     number = str(threads(settings))
-    return {**os.environ, **dict.fromkeys(_THREADS, number), "PYTHONUNBUFFERED": "1"}
+    # Where MLflow is installed, rounds are logged in the data folder unless it is told otherwise.
+    mlflow = {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{settings.data_dir.absolute() / _MLFLOW}",
+        "MLFLOW_EXPERIMENT_NAME": "segzero",
+    }
+    threading = dict.fromkeys(_THREADS, number)
+    return {**mlflow, **os.environ, **threading, "PYTHONUNBUFFERED": "1"}
 
 
 def _tail(log: Path, begin: int) -> str:
