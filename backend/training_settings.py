@@ -209,6 +209,12 @@ class TrainingSettings(BaseSettings):
     train_cold_start_rate: float | None = Field(
         default=None, gt=0, le=1, description="Learning rate of that."
     )
+    train_blend: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Share of what was learnt that is kept in the end; less forgets less.",
+    )
     train_rehearsal: str | None = Field(
         default=None,
         description="What a round mixes in so that the rest is not forgotten: `scenes`, the "

@@ -14,9 +14,10 @@ import pytest
 
 from backend.demo.annotator import Truth
 from backend.xml_tags import read_tags
+from segzero_ml.errors import ConfigError
 from segzero_ml.tiny.scenes import Style
 from segzero_ml.types import BoolMask, ImageSize
-from tests.benchmarks.learning.__main__ import plan_of
+from tests.benchmarks.learning.__main__ import keep_to, plan_of
 from tests.benchmarks.learning.chart import chart
 from tests.benchmarks.learning.cpu import CpuWatch, cpu_seconds
 from tests.benchmarks.learning.findings import Learnt, checks, table
@@ -37,6 +38,7 @@ def learnt(
         "steps": 24,
         "cpu_seconds": 700.0,
         "annotator": {"corrections": 150, "accepted": 90},
+        "round": {"phase": "kept" if shuffled else "promoted"},
         **changed,
     }
     before: dict[Style, Any] = {"shifted": report(0.5, 0.6), "plain": report(0.8)}
@@ -59,7 +61,8 @@ def test_every_promise_is_kept_by_a_round_that_taught_and_forgot_nothing() -> No
         (learnt(served=None), "next prediction"),
         (learnt(cpu_seconds=1201.0), "CPU minutes"),
         (learnt(annotator={"corrections": 151, "accepted": 90}), "151 corrections"),
-        (learnt(shuffled=True), "not promoted"),
+        (learnt(shuffled=True), "wrong corrections"),
+        (learnt(shuffled=True, promoted=False, round={"phase": "failed"}), "is failed"),
     ],
 )
 def test_a_broken_promise_is_named(broken: Learnt, words: str) -> None:
@@ -107,6 +110,13 @@ def test_the_command_line_names_projects_and_settings(tmp_path: Path) -> None:
     assert plan.arms == (Arm(4, is_shuffled=False),)
     assert plan.settings == {"SEGZERO_A": "b=c"}
     assert plan.folder(plan.arms[0]) == tmp_path / "seed-4"
+
+
+def test_results_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
+    keep_to(plan_of(["--out", str(tmp_path), "--seeds", "0"]))
+    keep_to(plan_of(["--out", str(tmp_path), "--seeds", "1", "--no-curve"]))
+    with pytest.raises(ConfigError, match="other settings"):
+        keep_to(plan_of(["--out", str(tmp_path), "--held-out", "20"]))
 
 
 def test_the_chart_is_an_svg_with_a_curve_for_each_round() -> None:

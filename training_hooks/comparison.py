@@ -47,8 +47,8 @@ class Answers:
 
     @property
     def mean_iou(self) -> float:
-        """Mean IoU of the masks; 0 without examples."""
-        return sum(case.iou for case in self.cases) / max(1, len(self.cases))
+        """Mean IoU of the masks, as the gate counts it; 0 without examples."""
+        return sum(case.counted_iou for case in self.cases) / max(1, len(self.cases))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +127,8 @@ def judge(
         return gate.judge(
             champion.cases,
             answers.cases,
-            [*(champion.cases[i] for i in older), *champion.rehearsed],
-            [*(answers.cases[i] for i in older), *answers.rehearsed],
+            ([champion.cases[i] for i in older], [answers.cases[i] for i in older]),
+            (champion.rehearsed, answers.rehearsed),
             strict,
             faithfulness=(champion.faithfulness, answers.faithfulness),
         )

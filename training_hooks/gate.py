@@ -11,9 +11,10 @@ challenger is promoted only if every check passes:
 3. It rises also among the answers that both models gave in a readable form: a gain that comes
    from form alone promotes nothing.
 4. N-acc, the share of requests without a target that are answered with nothing, does not fall.
-5. The mean mask IoU on older data does not fall.
+5. Mean mask IoU and N-acc do not fall on older corrections.
+6. Nor on what is rehearsed: examples of what the base knew before any correction.
 
-What was not there to be measured (no request without a target, no older data) is said and
+What was not there to be measured (no request without a target, nothing older) is said and
 stops nothing. A truth that is rare and not among the held-out images cannot be seen here by
 any rule: more held-out images can.
 """
@@ -36,6 +37,10 @@ _ROUNDING: Final = 1e-9
 """A fall by less is one of floating-point numbers."""
 
 
+Pair = tuple[Sequence[Case], Sequence[Case]]
+"""What champion and challenger made of the same examples."""
+
+
 @dataclass(frozen=True, slots=True)
 class GateOptions:
     """What the gate asks for.
@@ -49,7 +54,8 @@ class GateOptions:
             cases, such as the checkpoints of its round, at least 1. The best of several is
             better by luck as well: the interval is widened for it (Bonferroni).
         n_acc_tolerance: Greatest fall of N-acc that passes, in [0, 1].
-        older_tolerance: Greatest fall of the mean mask IoU on older data, in [0, 1].
+        older_tolerance: Greatest fall of the mean mask IoU on older corrections, and on what is
+            rehearsed, in [0, 1].
         resamples: How often the images are drawn anew, at least 100.
         seed: Of the draws, 0 or more.
 
@@ -149,8 +155,8 @@ class Verdict:
 def judge(
     champion: Sequence[Case],
     challenger: Sequence[Case],
-    older_champion: Sequence[Case] = (),
-    older_challenger: Sequence[Case] = (),
+    older: Pair = ((), ()),
+    rehearsed: Pair = ((), ()),
     options: GateOptions | None = None,
     *,
     faithfulness: tuple[Faithfulness | None, Faithfulness | None] = (None, None),
@@ -162,8 +168,8 @@ def judge(
     Args:
         champion: On the held-out examples.
         challenger: On the same ones.
-        older_champion: On older data; may be empty.
-        older_challenger: On the same.
+        older: Champion's and challenger's on older corrections; may be empty.
+        rehearsed: The same on what was known before any correction.
         options: What is asked for.
         faithfulness: Champion's and challenger's, passed on to the figures.
 
@@ -176,14 +182,16 @@ def judge(
     asked = options or GateOptions()
     how = (asked.adjusted_confidence, asked.resamples, asked.seed)
     held_out = compare(champion, challenger, *how)
-    older = compare(older_champion, older_challenger, *how)
+    before = compare(older[0], older[1], *how)
+    known = compare(rehearsed[0], rehearsed[1], *how)
     checks = (
         _enough(held_out, asked),
         *_rise(held_out, asked),
         _n_acc(held_out, asked),
-        _older(older, asked),
+        *_kept("Older corrections", before, asked),
+        *_kept("What is rehearsed", known, asked),
     )
-    return Verdict(checks, Figures(held_out, older, *faithfulness))
+    return Verdict(checks, Figures(held_out, before, known, *faithfulness))
 
 
 def _enough(held_out: Comparison, options: GateOptions) -> Check:
@@ -240,26 +248,30 @@ def _not_form_alone(held_out: Comparison) -> Check:
     return Check(name, Outcome.FAILED, f"{text}; a gain on form alone promotes nothing.")
 
 
-def _n_acc(held_out: Comparison, options: GateOptions) -> Check:
-    name = "N-acc does not fall"
-    before, after = held_out.champion.n_acc, held_out.challenger.n_acc
+def _n_acc(found: Comparison, options: GateOptions, of: str = "") -> Check:
+    name = f"{of}: N-acc does not fall" if of else "N-acc does not fall"
+    before, after = found.champion.n_acc, found.challenger.n_acc
     if before is None or after is None:
         text = "Every held-out request has a target, so N-acc could not be measured."
-        return Check(name, Outcome.NOT_MEASURED, text)
-    requests = _counted(held_out.champion.without_target, "request")
+        return Check(name, Outcome.NOT_MEASURED, f"{of}: {text}" if of else text)
+    requests = _counted(found.champion.without_target, "request")
     text = f"N-acc {before:.3f} → {after:.3f} on {requests} without a target"
+    text = f"{of}: {text}" if of else text
     return _not_fallen(name, text, before - after, options.n_acc_tolerance)
 
 
-def _older(older: Comparison, options: GateOptions) -> Check:
-    name = "Older data does not get worse"
-    if older.gain is None:
-        return Check(name, Outcome.NOT_MEASURED, "There was no older data to compare on.")
+def _kept(of: str, found: Comparison, options: GateOptions) -> Iterator[Check]:
+    """Whether what was right before still is."""
+    name = f"{of}: mean mask IoU does not fall"
+    if found.gain is None:
+        yield Check(name, Outcome.NOT_MEASURED, f"{of}: there was nothing to compare on.")
+        return
     text = (
-        f"Older data: mean mask IoU {older.champion.mean_iou:.3f} → "
-        f"{older.challenger.mean_iou:.3f} on {_counted(older.champion.cases, 'case')}"
+        f"{of}: mean mask IoU {found.champion.mean_iou:.3f} → "
+        f"{found.challenger.mean_iou:.3f} on {_counted(found.champion.cases, 'case')}"
     )
-    return _not_fallen(name, text, -older.gain.mean, options.older_tolerance)
+    yield _not_fallen(name, text, -found.gain.mean, options.older_tolerance)
+    yield _n_acc(found, options, of)
 
 
 def _not_fallen(name: str, text: str, fall: float, tolerance: float) -> Check:

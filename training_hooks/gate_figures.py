@@ -156,13 +156,15 @@ class Figures:
 
     Args:
         held_out: On the held-out examples of the corrections.
-        older: On the older data, so that nothing learnt before is lost.
+        older: On older corrections, so that nothing learnt before is lost.
+        rehearsed: On what the base knew before any correction, for the same reason.
         champion_faithfulness, challenger_faithfulness: How much the answers hang on the
             thoughts; not decided on. None where not measured.
     """
 
     held_out: Comparison
     older: Comparison
+    rehearsed: Comparison
     champion_faithfulness: Faithfulness | None = None
     challenger_faithfulness: Faithfulness | None = None
 

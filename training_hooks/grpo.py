@@ -44,7 +44,7 @@ class Reward:
     """The judge as TRL calls it: a group of rollouts after the other, in one list.
 
     Attributes:
-        spent: Prompts whose rollouts all cut the same.
+        spent: Prompts whose rollouts were all worth the same by mask, box and point.
     """
 
     __name__ = "masks"
@@ -68,14 +68,18 @@ class Reward:
             group = [i for i, of in enumerate(lesson) if of == number]
             parts = self._judge.judge([texts[i] for i in group], self._cases[number])
             earned.update(zip(group, parts, strict=True))
-            cut = [one.mask for one in parts]
-            if max(cut) - min(cut) < SPREAD:
+            if all(_spread(parts, name) < SPREAD for name in ("mask", "box", "point")):
                 self.spent.add(number)
         if log_metric is not None:
             for name in PARTS:
                 values = [getattr(parts, name) for parts in earned.values()]
                 log_metric(f"reward/{name}", sum(values) / len(values))
         return [earned[i].total for i in range(len(texts))]
+
+
+def _spread(parts: Sequence[RewardParts], name: str) -> float:
+    values = [float(getattr(one, name)) for one in parts]
+    return max(values) - min(values)
 
 
 class Watcher(TrainerCallback):

@@ -1,8 +1,8 @@
 """In which order prompts are taken: those that teach nothing make room for others.
 
-Where all answers to a prompt cut the same mask, none of them is better than the others, and
-their advantages are 0 or hang on form alone. Such a prompt is left out of the next epoch; it
-comes back in the one after, as the model may have changed.
+Where all answers to a prompt are worth the same by mask, box and point, none of them is better
+than the others, and their advantages are 0 or hang on form alone. Such a prompt is left out of
+the next epoch; it comes back in the one after, as the model may have changed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Sampler
 
 SPREAD: Final = 0.005
-"""Mask IoU by which answers to a prompt differ at least if they are to teach anything."""
+"""By how much the masks, boxes or points of answers differ at least if they are to teach."""
 
 
 class PromptOrder(Sampler[int]):

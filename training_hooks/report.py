@@ -130,7 +130,9 @@ def _sections(report: RoundReport) -> Iterator[Html]:
     yield _section("What the gate looked at", checks_table(report.verdict))
     yield _section("Held-out images", figures_table(figures.held_out))
     if figures.older.champion.cases:
-        yield _section("Older data", figures_table(figures.older))
+        yield _section("Older corrections", figures_table(figures.older))
+    if figures.rehearsed.champion.cases:
+        yield _section("What is rehearsed", figures_table(figures.rehearsed))
     if len(figures.held_out.kinds) > 1:
         yield _section("By kind or label", kinds_table(figures.held_out))
     yield _section(

@@ -9,6 +9,7 @@ What it leaves in the folder of the round:
 
 ```
 checkpoint-*/, last/   adapters, as PEFT writes them
+blended/               those that are compared, where only a share of them is kept
 cold-start/            the one before the first rewards, where there was a cold start
 progress.json          how far it is; replaced after every step
 golden.json            what the best one answers over which base, where it passed the gate
@@ -52,17 +53,18 @@ from segzero_ml.reasoner.golden import record_golden
 from segzero_ml.reasoner.local import LocalReasoner
 from segzero_ml.versions import golden_as_json
 from training_hooks import probing
+from training_hooks.blending import blended
 from training_hooks.comparison import Answers, Outcome, answer_all, judge
 from training_hooks.job_errors import JobCancelledError
 from training_hooks.progress import Watch
 from training_hooks.rehearsal import Rehearsal, rehearse
 from training_hooks.report import write_report
-from training_hooks.round_files import CANCELLED, GOLDEN, REFUSED, REPORT, RESULT
+from training_hooks.round_files import BLENDED, CANCELLED, GOLDEN, REFUSED, REPORT, RESULT
 from training_hooks.round_options import RoundOptions, default_options, overridden
 from training_hooks.round_report import report_of
 from training_hooks.snapshot import Snapshot
 from training_hooks.steps import most_promising
-from training_hooks.train import Lesson, Trained, train
+from training_hooks.train import Lesson, train
 
 _log = logging.getLogger(__name__)
 
@@ -118,10 +120,14 @@ def run_round(
     if not is_first:
         return None
     trained_s = time.monotonic() - began
-    outcome = compare(snapshot, known, preset_name, trained, folder, champion, watch)
+    tried = [
+        blended(path, options.blend, folder / BLENDED)
+        for path in most_promising(usable(trained.checkpoints), trained.steps, _COMPARED)
+    ]
+    outcome = compare(snapshot, known, preset_name, tried, folder, champion, watch)
     costs = {"training_s": round(trained_s, 1), **_costs(began)}
     result = {
-        "best": outcome.best.name,
+        "best": str(outcome.best.relative_to(folder)),
         "verdict": outcome.verdict.to_json(),
         "champion_mean_iou": outcome.champion.mean_iou,
         "checkpoint_mean_ious": list(outcome.means),
@@ -141,19 +147,17 @@ def compare(
     snapshot: Snapshot,
     known: Rehearsal,
     preset_name: str,
-    trained: Trained,
+    tried: Sequence[Path],
     folder: Path,
     champion: Path | None,
     watch: Watch,
 ) -> Outcome:
-    """Have the champion and the last checkpoints answer the held-out examples; ask the gate."""
+    """Have the champion and some checkpoints answer the held-out examples; ask the gate."""
     base = Pipeline.load(preset_name)
     reasoner = base.reasoner
     if not isinstance(reasoner, LocalReasoner):
         raise ModelError("Only a reasoner that runs on this machine can be trained.")
     adapters = Adapters(reasoner)
-    tried = most_promising(usable(trained.checkpoints), trained.steps, _COMPARED)
-
     told: dict[str, float] = {}
 
     def answers(adapter: Path | None, number: int) -> Answers:

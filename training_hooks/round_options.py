@@ -48,6 +48,8 @@ class RoundOptions:
         cold_start: How often the corrected answers are shown before the rewards begin; 0 for
             none.
         cold_start_rate: Learning rate of that.
+        blend: Share of what was learnt that is kept in the end, in (0, 1]; see
+            `training_hooks.blending`. Less forgets less.
         rehearsal: What is mixed in besides the project's own data, so that the rest is not
             forgotten: `scenes`, the bundled domain; or the folder of a `requests.jsonl`; empty
             for nothing.
@@ -80,6 +82,7 @@ class RoundOptions:
     weights: RewardWeights = field(default_factory=RewardWeights)
     cold_start: int = 0
     cold_start_rate: float = 1e-4
+    blend: float = 1.0
     rehearsal: str = ""
     rehearsal_share: float = 0.3
     rehearsal_held_out: int = 100
@@ -100,6 +103,8 @@ class RoundOptions:
             raise ConfigError("Rewards are scaled within the group, the batch, or by none.")
         if self.loss not in ("dapo", "grpo"):
             raise ConfigError("The loss must be dapo or grpo.")
+        if not 0 < self.blend <= 1:
+            raise ConfigError("The share of what was learnt that is kept must be above 0, up to 1.")
         if not (0 <= self.rehearsal_share < 1 and self.rehearsal_held_out >= 0):
             raise ConfigError("The share of rehearsal must be from 0 to less than 1.")
 
@@ -156,8 +161,10 @@ _BY_PRESET: Final = {
         train_vision=True,
         cold_start=4,
         cold_start_rate=1e-3,
+        blend=0.6,
         rehearsal="scenes",
         rehearsal_share=0.4,
+        rehearsal_held_out=200,
     ),
 }
 

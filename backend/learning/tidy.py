@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from training_hooks.checkpoints import COLD_START
-from training_hooks.round_files import GOLDEN, OUTCOME, RESULT
+from training_hooks.round_files import BLENDED, GOLDEN, OUTCOME, RESULT
 
 _log = logging.getLogger(__name__)
 
-_BULKY: Final = ("checkpoint-*", "last", COLD_START, "rehearsal")
+_BULKY: Final = ("checkpoint-*", "last", COLD_START, BLENDED, "rehearsal")
 
 
 def tidy_rounds(rounds: Path, keep: int) -> None:

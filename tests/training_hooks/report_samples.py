@@ -35,8 +35,8 @@ def verdict(promoted: bool = True) -> Verdict:
     return judge(
         champion + silent,
         challenger + silent,
-        cases([0.8] * 12),
-        cases([0.79] * 12),
+        (cases([0.8] * 12), cases([0.79] * 12)),
+        (cases([0.85] * 30), cases([0.86] * 30)),
         GateOptions(resamples=500),
         faithfulness=(faith, replace(faith, removed_changed=0.3, named=0.95)),
     )

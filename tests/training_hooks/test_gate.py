@@ -49,7 +49,7 @@ def rounds(draw: st.DrawFn) -> tuple[list[Case], list[Case]]:
 @given(rounds())
 def test_identical_models_are_never_promoted(models: tuple[list[Case], list[Case]]) -> None:
     champion, _ = models
-    verdict = judge(champion, list(champion), champion, champion, QUICK)
+    verdict = judge(champion, list(champion), (champion, champion), options=QUICK)
     assert not verdict.promote
     assert verdict.reasons
 
@@ -62,9 +62,9 @@ def test_a_model_better_on_every_case_by_a_clear_margin_is_promoted(
     champion = cases(ious)
     by = data.draw(st.lists(st.floats(margin, 0.4), min_size=len(ious), max_size=len(ious)))
     challenger = [replace(one, iou=one.iou + more) for one, more in zip(champion, by, strict=True)]
-    verdict = judge(champion, challenger, champion, challenger, QUICK)
+    verdict = judge(champion, challenger, (champion, challenger), options=QUICK)
     assert verdict.promote, verdict.reasons
-    assert not judge(challenger, champion, challenger, champion, QUICK).promote
+    assert not judge(challenger, champion, (challenger, champion), options=QUICK).promote
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,9 +74,11 @@ def test_the_order_of_the_cases_changes_nothing(
 ) -> None:
     champion, challenger = models
     options = replace(QUICK, seed=seed, least_images=2)
-    verdict = judge(champion, challenger, challenger, champion, options)
-    mixed = [chance.sample(one, len(one)) for one in (champion, challenger, challenger, champion)]
-    assert judge(mixed[0], mixed[1], mixed[2], mixed[3], options) == verdict
+    older = (challenger, champion)
+    verdict = judge(champion, challenger, older, older, options)
+    mixed = [chance.sample(one, len(one)) for one in (champion, challenger, *older, *older)]
+    pairs = (mixed[2], mixed[3]), (mixed[4], mixed[5])
+    assert judge(mixed[0], mixed[1], *pairs, options) == verdict
 
 
 def test_the_figures_are_those_worked_by_hand() -> None:
@@ -178,14 +180,55 @@ def test_unreadable_text_where_nothing_was_right_is_a_fall_of_n_acc() -> None:
     assert failed(verdict) == ["N-acc does not fall"]
 
 
-def test_a_fall_on_older_data_blocks_a_better_model() -> None:
+SLICES = pytest.mark.parametrize(
+    ("name", "of"), [("older", "Older corrections"), ("rehearsed", "What is rehearsed")]
+)
+
+
+def on_slice(
+    name: str, champion: list[Case], challenger: list[Case], pair: tuple[list[Case], list[Case]]
+) -> Verdict:
+    older, rehearsed = (pair if name == of else ((), ()) for of in ("older", "rehearsed"))
+    return judge(champion, challenger, older, rehearsed, QUICK)
+
+
+@SLICES
+def test_a_fall_on_what_was_known_blocks_a_better_model(name: str, of: str) -> None:
     champion = cases([0.3] * 40)
     challenger = raised(champion, 0.3)
-    older = cases([0.8] * 10)
-    assert judge(champion, challenger, older, cases([0.78] * 10), QUICK).promote
-    verdict = judge(champion, challenger, older, cases([0.77] * 10), QUICK)
-    assert failed(verdict) == ["Older data does not get worse"]
+    known = cases([0.8] * 10)
+
+    def asked(after: float) -> Verdict:
+        return on_slice(name, champion, challenger, (known, cases([after] * len(known))))
+
+    assert asked(0.78).promote
+    verdict = asked(0.77)
+    assert failed(verdict) == [f"{of}: mean mask IoU does not fall"]
     assert "0.800 → 0.770 on 10 cases" in verdict.reasons[0]
+
+
+@SLICES
+def test_a_fall_of_n_acc_on_what_was_known_blocks_a_better_model(name: str, of: str) -> None:
+    champion = cases([0.3] * 40)
+    known = cases([0.5] * 100)
+    silent = [absent(number, True) for number in range(7)]
+    loud = [absent(number, False) for number in range(7)]
+    before, after = known + silent, raised(known, 0.1) + loud[:1] + silent[1:]
+    verdict = on_slice(name, champion, raised(champion, 0.3), (before, after))
+    assert failed(verdict) == [f"{of}: N-acc does not fall"]
+
+
+def test_what_was_rehearsed_does_not_hide_a_fall_on_older_corrections() -> None:
+    champion = cases([0.3] * 40)
+    many = cases([0.85] * 100)
+    verdict = judge(
+        champion,
+        raised(champion, 0.3),
+        (cases([0.8] * 20), cases([0.69] * 20)),
+        (many, many),
+        QUICK,
+    )
+    assert failed(verdict) == ["Older corrections: mean mask IoU does not fall"]
 
 
 def test_a_gain_on_form_alone_promotes_nothing() -> None:
@@ -217,8 +260,9 @@ def test_what_could_not_be_measured_is_said_and_stops_nothing() -> None:
     verdict = judge(champion, raised(champion, 0.3), options=QUICK)
     assert verdict.promote
     assert outcome(verdict, "N-acc does not fall") is Outcome.NOT_MEASURED
-    assert outcome(verdict, "Older data does not get worse") is Outcome.NOT_MEASURED
-    assert any("no older data" in reason for reason in verdict.reasons)
+    older = "Older corrections: mean mask IoU does not fall"
+    assert outcome(verdict, older) is Outcome.NOT_MEASURED
+    assert any("nothing to compare on" in reason for reason in verdict.reasons)
 
 
 def test_the_best_of_many_challengers_needs_a_clearer_gain() -> None:
@@ -340,9 +384,8 @@ def test_any_fall_on_older_data_beyond_the_tolerance_blocks(
     verdict = judge(
         champion,
         raised(champion, 0.8),
-        cases(before for before, _ in older),
-        cases(after for _, after in older),
-        replace(QUICK, older_tolerance=tolerance),
+        (cases(before for before, _ in older), cases(after for _, after in older)),
+        options=replace(QUICK, older_tolerance=tolerance),
     )
     fall = math.fsum(before - after for before, after in older) / len(older)
     assert verdict.promote == (fall <= tolerance + 1e-9)

@@ -144,7 +144,15 @@ def test_the_figures_of_the_verdict_are_in_the_page() -> None:
         assert f"{figure:.3f}" in text
     for figure in (gain.mean, gain.low, gain.high):
         assert f"{figure:+.3f}" in text
-    for piece in ("0.750", "92.0%", "superlative", "120 new, 40 older", "the red star", "reward"):
+    for piece in (
+        "0.750",
+        "92.0%",
+        "0.860",
+        "superlative",
+        "120 new, 40 older",
+        "the red star",
+        "reward",
+    ):
         assert piece in text
 
 

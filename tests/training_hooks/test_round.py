@@ -94,7 +94,7 @@ def test_a_round_is_judged_on_what_it_did_not_learn_from_and_says_so(
     # So few images decide nothing, whatever was learnt.
     assert not result["verdict"]["promote"]
     assert any("held-out" in reason for reason in result["verdict"]["reasons"])
-    assert result["verdict"]["figures"]["older"]["champion"]["cases"] == 4  # of those rehearsed
+    assert result["verdict"]["figures"]["rehearsed"]["champion"]["cases"] == 4  # of those rehearsed
     assert snapshot.id in (folder / REPORT).read_text()
     assert json.loads((folder / PROGRESS).read_text())["phase"] == "comparing"
 

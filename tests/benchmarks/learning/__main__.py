@@ -26,7 +26,7 @@ from typing import Final
 from backend.demo.processes import local_env
 from backend.demo.run import terminated_as_interrupt
 from segzero_ml.durable import replace_file
-from segzero_ml.errors import SegZeroError
+from segzero_ml.errors import ConfigError, SegZeroError
 from tests.benchmarks.learning.chart import Curves, chart
 from tests.benchmarks.learning.findings import Learnt, checks, table
 from tests.benchmarks.learning.plan import MOST_CORRECTIONS, Plan
@@ -34,6 +34,7 @@ from tests.benchmarks.learning.plan import MOST_CORRECTIONS, Plan
 CHART: Final = "learning.svg"
 TABLE: Final = "table.md"
 SUMMARY: Final = "summary.json"
+PLAN: Final = "plan.json"
 _TITLE: Final = "gIoU on held-out shifted scenes over one round of training"
 
 
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     stages = Stages(plan)
     try:
+        keep_to(plan)
         with terminated_as_interrupt():
             found = [stages.learnt(arm) for arm in plan.arms]
             shown = [one for one in found if not one.is_shuffled] if plan.curve else []
@@ -57,6 +59,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stages.say("Stopped; what was finished is kept.")
         return 130
     return report(plan, found, curves if shown else {})
+
+
+def keep_to(plan: Plan) -> None:
+    """Note in the results folder what is asked for; results of something else are not mixed in.
+
+    Raises:
+        ConfigError: The folder holds results of another plan.
+    """
+    asked = {
+        "corrections": plan.corrections,
+        "held_out": plan.held_out,
+        "plain_tasks": plan.plain_tasks,
+        "settings": dict(plan.settings),
+    }
+    path = plan.out / PLAN
+    if not path.exists():
+        plan.out.mkdir(parents=True, exist_ok=True)
+        replace_file(path, json.dumps(asked, indent=1).encode())
+    elif json.loads(path.read_bytes()) != asked:
+        raise ConfigError(
+            f"{plan.out} holds results of other settings.", "Give another folder with --out."
+        )
 
 
 def plan_of(arguments: Sequence[str] | None) -> Plan:

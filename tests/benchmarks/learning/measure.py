@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from segzero_ml.adapted_pipelines import AdaptedPipelines
@@ -13,7 +15,9 @@ from segzero_ml.pipeline import Pipeline
 from segzero_ml.registry import Registry
 from segzero_ml.tiny.scenes import Style
 from tests.benchmarks.learning.plan import PLAIN_SEED, SHIFTED_SEED
+from training_hooks.blending import blended
 from training_hooks.checkpoints import COLD_START
+from training_hooks.round_files import RESULT
 
 PRESET: Final = "tiny"
 _SEEDS: Final[dict[Style, int]] = {"shifted": SHIFTED_SEED, "plain": PLAIN_SEED}
@@ -51,8 +55,11 @@ class Models:
             self._adapted.take_off(pipeline)
 
     def checkpoint(self, folder: Path, style: Style) -> Figures:
-        """A checkpoint of a round."""
-        pipeline = self._adapted.try_on(folder, folder.name)
+        """A checkpoint of a round, as it would serve."""
+        options = json.loads((folder.parent / RESULT).read_bytes())["options"]
+        with TemporaryDirectory() as into:
+            shown = blended(folder, options["blend"], Path(into))
+            pipeline = self._adapted.try_on(shown, folder.name)
         try:
             return self._measured(pipeline, style)
         finally:
