@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from PIL import Image
 
 from segzero_ml import masks
 from segzero_ml.corrections import Verdict
@@ -23,8 +24,9 @@ from segzero_ml.datasets import Sample
 from segzero_ml.datasets.jsonl import read_jsonl
 from segzero_ml.datasets.scenes import scene_samples
 from segzero_ml.errors import ConfigError
+from segzero_ml.images import load_image
 from segzero_ml.types import ImageSize
-from training_hooks.snapshot import is_held_out
+from training_hooks.snapshot import Snapshot, is_held_out
 from training_hooks.snapshot_records import Example
 
 SCENES: Final = "scenes"
@@ -50,10 +52,19 @@ class Rehearsal:
     held_out: tuple[Example, ...] = ()
 
 
-def rehearse(source: str, folder: Path, learn: int, hold_out: int, seed: int) -> Rehearsal:
+def rehearse(
+    source: str,
+    folder: Path,
+    learn: int,
+    hold_out: int,
+    seed: int,
+    snapshot: Snapshot | None = None,
+) -> Rehearsal:
     """Draw examples of a data set.
 
-    Which images are held out hangs on the images alone: no round learns from them.
+    Which images are held out hangs on the images alone: no round learns from them. Nor does one
+    rehearse what its own snapshot holds out, or is judged by what it learns from, where the data
+    set has pictures of the project.
 
     Args:
         source: `scenes`, or the folder of a `requests.jsonl`.
@@ -61,6 +72,7 @@ def rehearse(source: str, folder: Path, learn: int, hold_out: int, seed: int) ->
         learn: How many to learn from.
         hold_out: How many to judge by.
         seed: Decides which ones are learnt from.
+        snapshot: What the round learns from and is judged by besides; None for nothing.
 
     Returns:
         As many as the data set has, at most as many as asked for.
@@ -70,17 +82,44 @@ def rehearse(source: str, folder: Path, learn: int, hold_out: int, seed: int) ->
         ConfigError: A folder was meant and is not there.
     """
     samples = scene_samples(_MOST_SCENES, held_out=False) if source == SCENES else _read(source)
+    known = _Pictures(snapshot.train, snapshot.folder) if snapshot else _Pictures()
+    kept = _Pictures(snapshot.held_out, snapshot.folder) if snapshot else _Pictures()
     # Those to be judged by are the same in every round.
-    judged_by = _taken(samples, _order(len(samples), 0), folder, hold_out, held_out=True)
-    learnt = _taken(samples, _order(len(samples), seed), folder, learn, held_out=False)
+    judged_by = _taken(samples, _order(len(samples), 0), folder, hold_out, known, held_out=True)
+    learnt = _taken(samples, _order(len(samples), seed), folder, learn, kept, held_out=False)
     return Rehearsal(learnt, judged_by)
+
+
+class _Pictures:
+    """Pictures of examples, known by their pixels: a file may have been written anew.
+
+    Only those of a size that is asked for are read.
+    """
+
+    def __init__(self, examples: Sequence[Example] = (), folder: Path = Path()) -> None:
+        self._files: dict[ImageSize, set[Path]] = {}
+        for one in examples:
+            self._files.setdefault(one.size, set()).add(folder / one.image_file)
+        self._pixels: dict[ImageSize, set[str]] = {}
+
+    def have(self, image: Image.Image) -> bool:
+        """Whether an image is one of them."""
+        size = ImageSize(image.width, image.height)
+        if size not in self._pixels:
+            files = self._files.get(size, ())
+            self._pixels[size] = {_pixels(load_image(file)) for file in files}
+        return bool(self._pixels[size]) and _pixels(image) in self._pixels[size]
+
+
+def _pixels(image: Image.Image) -> str:
+    return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
 
 
 def _read(source: str) -> Sequence[Sample]:
     if not Path(source).is_dir():
         raise ConfigError(
             f"There is nothing to rehearse at {source}.",
-            f"Give {SCENES}, or the folder of a requests.jsonl, such as `segzero export` writes.",
+            f"Give {SCENES}, or the folder of a requests.jsonl.",
         )
     return read_jsonl(source)
 
@@ -90,7 +129,13 @@ def _order(count: int, seed: int) -> list[int]:
 
 
 def _taken(
-    samples: Sequence[Sample], order: Sequence[int], folder: Path, number: int, *, held_out: bool
+    samples: Sequence[Sample],
+    order: Sequence[int],
+    folder: Path,
+    number: int,
+    not_of: _Pictures,
+    *,
+    held_out: bool,
 ) -> tuple[Example, ...]:
     """The first ones in an order that are on a side, each in a file of its own."""
     taken: list[Example] = []
@@ -102,7 +147,7 @@ def _taken(
         image = sample.image()
         image.save(stream, "PNG")
         name = hashlib.sha256(stream.getvalue()).hexdigest()
-        if is_held_out(name, _SALT, _HELD_OUT_SHARE) != held_out:
+        if is_held_out(name, _SALT, _HELD_OUT_SHARE) != held_out or not_of.have(image):
             continue
         file = Path(_FOLDER) / f"{name}.png"
         (folder / _FOLDER).mkdir(parents=True, exist_ok=True)

@@ -15,12 +15,14 @@ progress.json          how far it is; replaced after every step
 golden.json            what the best one answers over which base, where it passed the gate
 report.html            the verdict for people
 result.json            the same for programs; there only when the round is whole
+error.json             why the round cannot be done, where it says so itself
 cancel                 put there by whoever wants the round to end at its next step
 ```
 
 It ends with 0 when the round is whole, with 3 when it was cancelled, and with 2 for an error
-that it understands, whose class, message and remedy are the last line of stderr, as JSON. It
-publishes and promotes nothing: whoever started it does, while it still holds its lock.
+that it understands, whose class, message and remedy are in `error.json` and the last line of
+stderr, as JSON. It publishes and promotes nothing: whoever started it does, while it still holds
+its lock.
 
 Several processes may run one round together (`accelerate launch -m training_hooks.round ...`):
 all of them train, the first one does the rest.
@@ -36,6 +38,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -59,7 +62,7 @@ from training_hooks.job_errors import JobCancelledError
 from training_hooks.progress import Watch
 from training_hooks.rehearsal import Rehearsal, rehearse
 from training_hooks.report import write_report
-from training_hooks.round_files import BLENDED, CANCELLED, GOLDEN, REFUSED, REPORT, RESULT
+from training_hooks.round_files import BLENDED, CANCELLED, ERROR, GOLDEN, REFUSED, REPORT, RESULT
 from training_hooks.round_options import RoundOptions, default_options, overridden
 from training_hooks.round_report import report_of
 from training_hooks.snapshot import Snapshot
@@ -105,7 +108,7 @@ def run_round(
     watch = Watch(folder, writes=is_first)
     watch.check()
     watch.say(phase="loading")
-    known = _rehearsal(len(snapshot.train), options, folder)
+    known = _rehearsal(snapshot, options, folder)
     lessons = [
         Lesson(root / one.image_file, one.size, one.request, one.true_masks, is_rehearsed)
         for root, examples, is_rehearsed in (
@@ -190,15 +193,16 @@ def compare(
     return outcome
 
 
-def _rehearsal(lessons: int, options: RoundOptions, folder: Path) -> Rehearsal:
+def _rehearsal(snapshot: Snapshot, options: RoundOptions, folder: Path) -> Rehearsal:
     if not options.rehearsal:
         return Rehearsal()
     return rehearse(
         options.rehearsal,
         folder,
-        options.rehearsed(lessons),
+        options.rehearsed(len(snapshot.train)),
         options.rehearsal_held_out,
         options.seed,
+        snapshot,
     )
 
 
@@ -272,14 +276,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JobCancelledError:
         return CANCELLED
     except SegZeroError as error:
-        what = {
-            "error": type(error).__name__,
-            "message": error.message,
-            "remedy": error.remedy,
-        }
-        sys.stderr.write(json.dumps(what) + "\n")
+        _tell(error, given.out)
         return REFUSED
     return 0
+
+
+def _tell(error: SegZeroError, folder: Path) -> None:
+    """Of several processes each says it: the launcher ends the others as soon as one has."""
+    what = {"error": type(error).__name__, "message": error.message, "remedy": error.remedy}
+    line = json.dumps(what) + "\n"
+    sys.stderr.write(line)
+    draft = folder / f"{ERROR}.{os.getpid()}"
+    with suppress(OSError):
+        draft.write_text(line)
+        draft.replace(folder / ERROR)
 
 
 def _read(path: Path) -> object:

@@ -18,8 +18,11 @@ BLENDED: Final = "blended"
 LOG: Final = "log.txt"
 OUTCOME: Final = "outcome.json"
 """How its job ended; written after the end of its process."""
+ERROR: Final = "error.json"
+"""Why its process refused: `error`, `message` and `remedy`. A launcher of several processes passes
+on neither their exit status nor what they wrote last."""
 
 REFUSED: Final = 2
-"""Exit status: an error that the round understands, told in its last line."""
+"""Exit status: an error that the round understands, told in `ERROR` and in its last line."""
 CANCELLED: Final = 3
 """Exit status: somebody asked for its end."""

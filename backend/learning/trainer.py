@@ -23,7 +23,7 @@ from backend.settings import Settings
 from segzero_ml.errors import JobError, SegZeroError
 from training_hooks import processes
 from training_hooks.failures import reason_line
-from training_hooks.round_files import LOG, REFUSED
+from training_hooks.round_files import ERROR, LOG
 
 _log = logging.getLogger(__name__)
 
@@ -47,10 +47,12 @@ class Ending:
     Args:
         status: Its exit status, negative for a signal.
         log: What it wrote last.
+        refusal: Why the round cannot be done, where the process said so itself.
     """
 
     status: int
     log: str
+    refusal: SegZeroError | None = None
 
     def check(self, what: str) -> None:
         """Pass where it ended well.
@@ -64,9 +66,9 @@ class Ending:
         """
         if self.status == 0:
             return
-        told = _told(self.log) if self.status == REFUSED else None
-        if told is not None:
-            raise RoundFailedError(reason_line(told.message), told.remedy)
+        # A launcher of several processes has a status of its own.
+        if self.status > 0 and self.refusal is not None:
+            raise RoundFailedError(reason_line(self.refusal.message), self.refusal.remedy)
         how = (
             f"was killed by signal {-self.status}"
             if self.status < 0
@@ -121,6 +123,7 @@ def run_process(
     """
     log = folder / LOG
     try:
+        (folder / ERROR).unlink(missing_ok=True)
         with log.open("ab") as output:
             begin = output.tell()
             process = processes.start(
@@ -144,7 +147,7 @@ def run_process(
     finally:
         if process.poll() is None:
             processes.stop(process, _STOP_S)
-    return Ending(process.returncode, _tail(log, begin))
+    return Ending(process.returncode, _tail(log, begin), _refusal(folder / ERROR))
 
 
 def threads(settings: Settings) -> int:
@@ -189,14 +192,9 @@ def _tail(log: Path, begin: int) -> str:
         return ""
 
 
-def _told(log: str) -> SegZeroError | None:
+def _refusal(path: Path) -> SegZeroError | None:
     """The error that the process said it ended with."""
-    for line in reversed(log.splitlines()):
-        if not line.startswith("{"):
-            continue
-        try:
-            found = json.loads(line)
-            return SegZeroError(str(found["message"]), str(found.get("remedy", "")))
-        except (ValueError, KeyError, TypeError):
-            continue
-    return None
+    found = read_json(path)
+    if found is None or "message" not in found:
+        return None
+    return SegZeroError(str(found["message"]), str(found.get("remedy", "")))

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from segzero_ml import masks
+from segzero_ml.corrections import Verdict
 from segzero_ml.datasets.scenes import scene_samples
 from segzero_ml.errors import ConfigError
+from segzero_ml.images import load_image
+from segzero_ml.types import ImageSize
+from tests.training_hooks.snapshot_world import Studio
 from training_hooks.rehearsal import rehearse
 from training_hooks.round_options import RoundOptions
+from training_hooks.snapshot import SnapshotOptions, build_snapshot
 from training_hooks.snapshot_records import Example
 
 
@@ -70,6 +77,42 @@ def test_the_images_lie_in_the_round_and_have_their_masks(source: str, tmp_path:
             assert image.size == (one.size.width, one.size.height)
         for rle in one.true_masks:
             assert masks.decode(rle).any()
+
+
+def test_nothing_is_learnt_that_the_snapshot_holds_out_nor_held_out_that_it_learns_from(
+    tmp_path: Path,
+) -> None:
+    known = _requests(tmp_path, 30)
+    studio = Studio()
+    corrections = [studio.corrected(number) for number in range(1, 31)]
+    for number, one in enumerate(corrections):
+        with Image.open(known / f"{number}.png") as image:
+            size, stream = ImageSize(*image.size), BytesIO()
+            image.save(stream, "PNG", compress_level=1)  # the same picture in another file
+        studio.files[one.image] = stream.getvalue()
+        corrections[number] = replace(
+            one,
+            image_sha256=hashlib.sha256(stream.getvalue()).hexdigest(),
+            size=size,
+            predicted=(),
+            corrected=(),
+            verdict=Verdict.NOTHING_HERE,
+        )
+    made = build_snapshot(
+        corrections, studio.fetch, tmp_path / "snapshots", SnapshotOptions(held_out_share=0.5), None
+    )
+
+    def pictures(examples: tuple[Example, ...], folder: Path) -> set[bytes]:
+        return {load_image(folder / one.image_file).tobytes() for one in examples}
+
+    assert made.held_out
+    found = rehearse(str(known), tmp_path / "round", 30, 30, 0, made)
+    learnt = pictures(found.learnt, tmp_path / "round")
+    held_out = pictures(found.held_out, tmp_path / "round")
+    assert learnt
+    assert held_out
+    assert learnt <= pictures(made.train, made.folder)
+    assert held_out <= pictures(made.held_out, made.folder)
 
 
 def test_a_data_set_that_is_not_there_is_refused_with_what_would_do(tmp_path: Path) -> None:
