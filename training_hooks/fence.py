@@ -36,14 +36,14 @@ _PROJECT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LARGEST_FILE: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fence:
     """The right to train one project, held until `release` or the end of the process.
 
     Attributes:
         project: The project's name: letters, digits, `_` and `-`.
         token: Greater than that of every earlier holder; 1 or more.
-        fd: The open lock file, or -1 for a fence that is only checked.
+        fd: The open lock file, or -1 for a fence that is only checked, or was given up.
     """
 
     project: str
@@ -56,8 +56,10 @@ class Fence:
 
     def release(self) -> None:
         """Give the lock up. Harmless when repeated. The token stays the newest."""
-        with contextlib.suppress(OSError):
-            os.close(self.fd)
+        fd, self.fd = self.fd, -1  # the number is soon another file's
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
     def __enter__(self) -> Fence:
         return self

@@ -15,10 +15,10 @@ from typing import Final
 
 from backend.connect.address import BackendAccess
 from backend.connect.steps import Session, ensure_version
-from backend.label_studio import LabelStudio
+from backend.label_studio import LabelStudio, LabelStudioApiError
 from backend.reconcile.projects import open_label_studio
 from backend.settings import Settings
-from segzero_ml.errors import SegZeroError
+from segzero_ml.errors import LabelStudioError, LabelStudioUnreachableError, SegZeroError
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ LOOK_EVERY_S: Final = 3.0
 _TIMEOUT_S: Final = 10.0
 _LONGEST_PAUSE_S: Final = 60.0
 _STOP_S: Final = 2.0
+_SERVER_ERROR: Final = 500
 
 
 class VersionFollower:
@@ -77,8 +78,11 @@ class VersionFollower:
     def look(self) -> None:
         """Tell Label Studio what it does not know yet.
 
+        A project that it refuses, one that was deleted say, keeps no other from being told.
+
         Raises:
-            SegZeroError: Label Studio is away or refuses; what it was told stays told.
+            SegZeroError: Label Studio is away, broken, or does not take the token; what it was
+                told stays told.
         """
         news: dict[int, str] = {}
         for project in self._projects():
@@ -87,9 +91,20 @@ class VersionFollower:
                 news[project] = version
         if not news:
             return
+        failure: LabelStudioError | None = None
         with self._open(self._settings, _TIMEOUT_S) as client:
             for project, version in news.items():
-                self._tell(client, project, version)
+                try:
+                    self._tell(client, project, version)
+                except LabelStudioUnreachableError:
+                    raise
+                except LabelStudioError as error:
+                    if isinstance(error, LabelStudioApiError) and error.status < _SERVER_ERROR:
+                        self._say_once(project, version, str(error))
+                    else:
+                        failure = error
+        if failure is not None:
+            raise failure
 
     def _tell(self, client: LabelStudio, project: int, version: str) -> None:
         ours = [row for row in client.ml_backends(project) if row.model_version == version]
@@ -98,9 +113,7 @@ class VersionFollower:
         base = version.partition("+")[0]
         follows = shown in {"", *(row.title for row in ours)} or shown.partition("+")[0] == base
         if not ours:  # not connected, or Label Studio could not ask it: looked at again
-            if (project, version) not in self._missed:
-                _log.info("Project %d has no backend that reports %s yet", project, version)
-            self._missed.add((project, version))
+            self._say_once(project, version, "it has no backend that reports this version")
             return
         if not follows:
             _log.info("Project %d shows %s, and is left so", project, shown[:100])
@@ -114,6 +127,11 @@ class VersionFollower:
                 if settings.refresh_after_promotion:
                     self._refresh(project, version)
         self._told[project] = version
+
+    def _say_once(self, project: int, version: str, why: str) -> None:
+        if (project, version) not in self._missed:
+            _log.info("Project %d does not follow to %s yet: %s", project, version, why)
+        self._missed.add((project, version))
 
     def _work(self) -> None:
         pause, told = self._every_s, False

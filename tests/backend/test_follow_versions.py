@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import httpx
 import pytest
 
 from backend.connect import BackendAccess, connect
@@ -10,10 +13,13 @@ from backend.label_studio import LabelStudio
 from backend.settings import Settings, load_settings
 from backend.templates import labelling_config
 from segzero_ml.errors import LabelStudioError
-from tests.backend.studio import TOKEN, URL, FakeStudio
+from tests.backend.studio import TOKEN, URL, FakeStudio, refusal
 
 BASE = "tiny@1f3a5b7c"
 FIRST, SECOND = f"{BASE}+v1-aaaaaaaa", f"{BASE}+v2-bbbbbbbb"
+
+
+Answer = Callable[[httpx.Request], httpx.Response]
 
 
 class World:
@@ -30,13 +36,15 @@ class World:
         self.version = version
         self.studio.versions = [version]
 
-    def follower(self, **given: object) -> VersionFollower:
+    def follower(
+        self, *, answer: Answer | None = None, projects: Sequence[int] = (7,), **given: object
+    ) -> VersionFollower:
         def open_client(_: Settings, __: float) -> LabelStudio:
-            return self.studio.client()
+            return LabelStudio(URL, TOKEN, transport=httpx.MockTransport(answer or self.studio))
 
         return VersionFollower(
             load_settings(label_studio_url=URL, label_studio_token=TOKEN, **given),
-            lambda: [7],
+            lambda: projects,
             lambda _: self.version,
             lambda project, version: self.refreshed.append((project, version)),
             open_client=open_client,
@@ -97,6 +105,39 @@ def test_a_backend_that_label_studio_could_not_ask_is_looked_at_again(here: Worl
     here.serve(FIRST)
     follower.look()
     assert here.shown == (FIRST, FIRST)
+
+
+@pytest.mark.parametrize("status", [404, 403, 500])
+def test_a_project_that_label_studio_refuses_keeps_no_other_from_following(
+    here: World, status: int
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.params.get("project") == "3" or request.url.path == "/api/projects/3":
+            return refusal(status, "There is no such project.")
+        return here.studio(request)
+
+    follower = here.follower(answer=answer, projects=(3, 7))
+    for version in (FIRST, SECOND):
+        here.serve(version)
+        if status == 404:
+            follower.look()
+        else:  # may be true of all of Label Studio: looked at again after a pause
+            with pytest.raises(LabelStudioError, match="no such project"):
+                follower.look()
+        assert here.shown == (version, version)
+
+
+def test_a_label_studio_that_is_away_is_asked_once_and_not_for_each_project(here: World) -> None:
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        raise httpx.ConnectError("refused")
+
+    here.serve(FIRST)
+    with pytest.raises(LabelStudioError):
+        here.follower(answer=answer, projects=(3, 7)).look()
+    assert len(asked) == 1
 
 
 def test_a_model_that_loads_is_waited_for(here: World) -> None:

@@ -48,6 +48,19 @@ def test_projects_do_not_disturb_each_other(redis_client: Redis, tmp_path: Path)
         check(eight, redis_client)
 
 
+def test_a_lock_that_is_given_up_twice_closes_nobody_elses_file(
+    redis_client: Redis, tmp_path: Path
+) -> None:
+    with acquire(7, tmp_path, redis_client) as fence:
+        number = fence.fileno()
+        fence.release()
+        with (tmp_path / "other").open("wb") as other:
+            assert other.fileno() == number
+            fence.release()
+            other.write(b"whole")
+    assert (tmp_path / "other").read_bytes() == b"whole"
+
+
 def test_a_second_holder_is_told_who_the_first_is_and_draws_no_token(
     redis_client: Redis, tmp_path: Path
 ) -> None:
