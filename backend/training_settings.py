@@ -113,7 +113,7 @@ class TrainingSettings(BaseSettings):
     train_launch: str | None = Field(
         default=None,
         description="Configuration of `accelerate launch` with which a round starts: `one-gpu`, "
-        "`multi-gpu`, `zero2`, `fsdp`, or a file of your own; without one `multi-gpu` where there "
+        "`multi-gpu`, `zero2`, or a file of your own; without one `multi-gpu` where there "
         "is more than one GPU.",
     )
     train_keep_rounds: int = Field(

@@ -20,7 +20,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -32,6 +32,9 @@ from segzero_ml.answer import AnswerSchema, format_is_strict
 from segzero_ml.errors import ConfigError, DatasetError, MaskError
 from segzero_ml.geometry import box_iou
 from segzero_ml.types import Answer, BoolMask, Box, ImageSize, Point, Rle
+
+_KEPT_DECODED: Final = 4
+"""Truths that are kept decoded."""
 
 _RUN_OF_WORDS: Final = 12
 """Words in a row that a text says again only when it goes round in circles."""
@@ -118,20 +121,37 @@ class Truth:
         if empty:
             raise DatasetError("A true mask is empty: nothing could ever match it.")
 
-    @cached_property
+    @property
     def masks(self) -> tuple[BoolMask, ...]:
         """bool, each (height, width)."""
-        return tuple(masks.decode(rle) for rle in self.rles)
+        return _decoded(self.rles)
 
-    @cached_property
+    @property
     def boxes_px(self) -> tuple[Box, ...]:
         """Tight boxes of the masks."""
-        return tuple(box for mask in self.masks if (box := masks.bounding_box_px(mask)))
+        return _boxes_px(self.rles)
 
-    @cached_property
+    @property
     def inner_points_px(self) -> tuple[Point, ...]:
         """Of each mask the point that is furthest from its edge."""
-        return tuple(point for mask in self.masks if (point := masks.inner_point_px(mask)))
+        return _inner_points_px(self.rles)
+
+
+# A round has hundreds of truths of many megapixels, and looks at one after the other: the last
+# ones alone are kept decoded.
+@lru_cache(maxsize=_KEPT_DECODED)
+def _decoded(of: tuple[Rle, ...]) -> tuple[BoolMask, ...]:
+    return tuple(masks.decode(rle) for rle in of)
+
+
+@lru_cache(maxsize=_KEPT_DECODED)
+def _boxes_px(of: tuple[Rle, ...]) -> tuple[Box, ...]:
+    return tuple(box for mask in _decoded(of) if (box := masks.bounding_box_px(mask)))
+
+
+@lru_cache(maxsize=_KEPT_DECODED)
+def _inner_points_px(of: tuple[Rle, ...]) -> tuple[Point, ...]:
+    return tuple(point for mask in _decoded(of) if (point := masks.inner_point_px(mask)))
 
 
 @dataclass(frozen=True, slots=True)

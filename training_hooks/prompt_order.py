@@ -7,6 +7,7 @@ the next epoch; it comes back in the one after, as the model may have changed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -22,7 +23,7 @@ class PromptOrder(Sampler[int]):
 
     Args:
         prompts: How many there are.
-        at_once: How many make a batch; a last batch that is not full is dropped.
+        at_once: How many make a batch; a last batch that is not full takes from another draw.
         rollouts: How often each is repeated in a row.
         passes: How often a batch is repeated.
         spent: Prompts that taught nothing; whoever scores rollouts adds to it, and each epoch
@@ -41,20 +42,26 @@ class PromptOrder(Sampler[int]):
         self._drawn = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
-        return self._prompts // self._at_once * self._at_once * self._rollouts * self._passes
+        return self._needed * self._rollouts * self._passes
+
+    @property
+    def _needed(self) -> int:
+        return math.ceil(self._prompts / self._at_once) * self._at_once
 
     def __iter__(self) -> Iterator[int]:
         left_out = set(self._spent)
         self._spent.clear()
-        if len(left_out) >= self._prompts:  # nothing teaches anything: better all than none
-            left_out.clear()
-        order: list[int] = []
-        needed = self._prompts // self._at_once * self._at_once
-        while len(order) < needed:
-            drawn = torch.randperm(self._prompts, generator=self._drawn).tolist()
-            order += [number for number in drawn if number not in left_out]
-        for start in range(0, needed, self._at_once):
+        order = [number for number in self._draw() if number not in left_out]
+        # Others once more in the place of those left out; never one of them many times.
+        order += [number for number in self._draw() if number not in left_out]
+        while len(order) < self._needed:
+            order += self._draw()
+        for start in range(0, self._needed, self._at_once):
             batch = order[start : start + self._at_once]
             for _ in range(self._passes):
                 for number in batch:
                     yield from [number] * self._rollouts
+
+    def _draw(self) -> list[int]:
+        drawn: list[int] = torch.randperm(self._prompts, generator=self._drawn).tolist()
+        return drawn

@@ -36,9 +36,9 @@ from segzero_ml.presets import Preset
 from segzero_ml.reasoner.local import LocalReasoner
 from segzero_ml.reasoner.prompts import (
     build_prompt,
+    fit_image,
     frame_of,
     normalise_request,
-    prepare_image,
     size_seen,
 )
 from segzero_ml.rewards import Truth
@@ -113,7 +113,7 @@ def train(
         WeightsError: The preset's weights cannot be loaded.
         ModelError: There is not enough memory, or no step was made.
     """
-    prompts = prompts_per_step(len(lessons), options)
+    prompts = prompts_per_step(len(lessons), options, _processes())
     if torch.cuda.is_available():  # of several processes each has a GPU of its own
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if os.environ.get("RANK", "0") == "0":
@@ -123,7 +123,6 @@ def train(
         preset.segmenter, reasoner.model.device, revision=preset.segmenter_revision
     )
     cases = [_case(lesson, reasoner) for lesson in lessons]
-    rows = [_row(number, lesson, reasoner) for number, lesson in enumerate(lessons)]
     watch = Watcher(on_step, options.most_kl)
     judge = Judge(segmenter, preset, options.weights)
     reward = Reward(judge, cases)
@@ -131,7 +130,7 @@ def train(
         model=reasoner.model,
         processing_class=reasoner.processor,
         reward_funcs=[reward],
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=_rows(lessons, reasoner),
         args=_config(preset, options, folder, prompts, reasoner.model.device.type == "cpu"),
         peft_config=LoraConfig(
             r=options.rank,
@@ -165,23 +164,37 @@ def train(
     return Trained((*checkpoints(folder), folder / "last"), steps, watch.was_stopped)
 
 
-def prompts_per_step(lessons: int, options: RoundOptions) -> int:
+def prompts_per_step(lessons: int, options: RoundOptions, processes: int = 1) -> int:
     """How many prompts a step takes: never more than there are.
 
+    Args:
+        lessons: How many there are.
+        options: How many are wanted, with how many rollouts each.
+        processes: That train together; each takes as many rollouts as the others.
+
     Raises:
-        DatasetError: There are no lessons.
+        DatasetError: There are no lessons, or too few for so many processes.
     """
     if lessons < 1:
         raise DatasetError("There is nothing to learn from.", "Correct some predictions first.")
-    return min(options.prompts_per_step, lessons)
+    each = processes // math.gcd(processes, options.rollouts)  # prompts that divide evenly
+    most = min(max(options.prompts_per_step, each), lessons)
+    if most < each:
+        raise DatasetError(
+            f"{lessons} requests are too few for {processes} processes to learn from together.",
+            "Correct more, or train on fewer GPUs (CUDA_VISIBLE_DEVICES).",
+        )
+    return most // each * each
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _config(
     preset: Preset, options: RoundOptions, folder: Path, prompts: int, on_cpu: bool
 ) -> GRPOConfig:
-    # Of several processes each takes its share of a step.
-    processes = math.gcd(prompts * options.rollouts, int(os.environ.get("WORLD_SIZE", "1")))
-    answers = prompts * options.rollouts // processes
+    answers = prompts * options.rollouts // _processes()  # of this process
     at_once = math.gcd(answers, options.rollouts_at_once)
     return GRPOConfig(
         output_dir=str(folder),
@@ -221,11 +234,17 @@ def _case(lesson: Lesson, reasoner: LocalReasoner) -> Case:
     return Case(image, truth, frame_of(kind, size_seen(kind, lesson.size)))
 
 
+def _rows(lessons: Sequence[Lesson], reasoner: LocalReasoner) -> Dataset:
+    return Dataset.from_list(
+        [_row(number, lesson, reasoner) for number, lesson in enumerate(lessons)]
+    )
+
+
 def _row(number: int, lesson: Lesson, reasoner: LocalReasoner) -> dict[str, Any]:
     preset = reasoner.preset
     prompt = build_prompt(preset.prompt, normalise_request(lesson.request), reasoner.special_tokens)
     return {
         "prompt": [{"role": "user", "content": prompt}],
-        "image": prepare_image(load_image(lesson.image), preset.frame),
+        "image": fit_image(load_image(lesson.image), preset.frame),
         "lesson": number,
     }

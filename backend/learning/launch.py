@@ -13,7 +13,7 @@ import training_hooks
 from backend.settings import Settings
 from segzero_ml.errors import ConfigError
 
-SHIPPED: Final = ("one-gpu", "multi-gpu", "zero2", "fsdp")
+SHIPPED: Final = ("one-gpu", "multi-gpu", "zero2")
 _SEVERAL: Final = "multi-gpu"
 
 

@@ -42,6 +42,9 @@ class LocalReasoner:
         self._version = version
         self.special_tokens = special_tokens(processor)
         self._stop_ids = stop_ids(model, processor)
+        # The same size for whoever asks this processor, the trainer too.
+        smallest, largest = preset.frame.area_limits
+        processor.image_processor.size = {"shortest_edge": smallest, "longest_edge": largest}
         # Greedy, and free of the sampling habits that some checkpoints ship: a repetition
         # penalty would punish equal digits in coordinates.
         model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
@@ -219,14 +222,12 @@ class LocalReasoner:
         texts = self.processor.apply_chat_template(
             conversations, tokenize=False, add_generation_prompt=True
         )
-        smallest, largest = kind.area_limits
         return self.processor(
             text=[text + start for text, start in zip(texts, begun, strict=True)],
             images=[[prepare_image(image, kind)] for image in images],
             padding=True,
             padding_side="left",
             return_tensors="pt",
-            images_kwargs={"size": {"shortest_edge": smallest, "longest_edge": largest}},
         )
 
     def _inputs(self, asked: Sequence[_Asked]) -> Any:

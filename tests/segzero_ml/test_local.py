@@ -18,6 +18,7 @@ from segzero_ml.geometry import Frame, smart_resize
 from segzero_ml.presets import FrameKind, Preset, Resized, Squash, Thousand, get_preset
 from segzero_ml.reasoner.confidence import confidence_of
 from segzero_ml.reasoner.local import LocalReasoner
+from segzero_ml.reasoner.prompts import fit_image
 from segzero_ml.types import ImageSize
 
 Picture = Callable[..., Image.Image]
@@ -58,6 +59,33 @@ def test_every_declared_preset_runs_on_a_small_model_of_its_family(
             case Resized(factor=factor, min_pixels=least, max_pixels=most):
                 seen = smart_resize(size, factor, least, most)
                 assert output.frame == Frame(seen.width, seen.height)
+
+
+@pytest.mark.parametrize(
+    ("family", "frame"),
+    [("qwen25_dir", RESIZED), ("qwen3_dir", THOUSAND), ("qwen25_dir", Squash(112))],
+)
+@pytest.mark.parametrize("size", [(640, 480), (90, 40)])
+def test_a_trainer_that_asks_the_processor_shows_the_model_what_serving_does(
+    family: str,
+    frame: FrameKind,
+    size: tuple[int, int],
+    picture: Picture,
+    request: pytest.FixtureRequest,
+) -> None:
+    directory: Path = request.getfixturevalue(family)
+    reasoner = LocalReasoner.load(preset(directory, frame), "cpu")
+    image = picture(*size)
+    served = reasoner.inputs([image], ["it"], [""])["image_grid_thw"]
+    content = [{"type": "image", "image": fit_image(image, frame)}, {"type": "text", "text": "it"}]
+    trained = reasoner.processor.apply_chat_template(
+        [[{"role": "user", "content": content}]],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )["image_grid_thw"]
+    assert trained.tolist() == served.tolist()
 
 
 @pytest.mark.parametrize("frame", [RESIZED, THOUSAND, Squash(112)])

@@ -130,7 +130,7 @@ def test_a_round_is_cancelled_in_the_middle_of_its_cold_start(
 def test_two_processes_train_one_round_together(snapshot: Snapshot, tmp_path: Path) -> None:
     config = tmp_path / "two.yaml"
     config.write_text(
-        "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_CPU\nuse_cpu: true\n"
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\nuse_cpu: true\n"
         "num_machines: 1\nnum_processes: 2\nmixed_precision: 'no'\n"
     )
     short = {name: getattr(SHORT, name) for name in ("rollouts", "prompts_per_step", "max_steps")}
@@ -151,6 +151,8 @@ def test_two_processes_train_one_round_together(snapshot: Snapshot, tmp_path: Pa
     assert ended.returncode == 0, ended.stderr[-3000:]
     result = json.loads((folder / RESULT).read_text())
     assert result["steps"] == 2
+    # Each process leaves the state of its dice.
+    assert len(list((folder / "checkpoint-2").glob("rng_state_*.pth"))) == 2
     # A step takes as many prompts as with one process.
     state = json.loads((folder / "checkpoint-2" / "trainer_state.json").read_text())
     assert state["epoch"] == pytest.approx(2 * 2 / len(snapshot.train), rel=0.3)

@@ -100,6 +100,23 @@ def test_a_step_never_waits_for_more_prompts_than_there_are() -> None:
         prompts_per_step(0, RoundOptions())
 
 
+@pytest.mark.parametrize(
+    ("lessons", "processes", "prompts"),
+    [(30, 2, 8), (30, 3, 6), (30, 16, 8), (30, 24, 6), (30, 72, 9), (4, 3, 3)],
+)
+def test_a_step_is_shared_evenly_by_all_processes(
+    lessons: int, processes: int, prompts: int
+) -> None:
+    options = RoundOptions(prompts_per_step=8, rollouts=8)
+    assert prompts_per_step(lessons, options, processes) == prompts
+    assert prompts * options.rollouts % processes == 0
+
+
+def test_too_few_prompts_for_all_processes_are_refused() -> None:
+    with pytest.raises(DatasetError, match="2 requests are too few for 3 processes"):
+        prompts_per_step(2, RoundOptions(rollouts=8), 3)
+
+
 def test_the_vision_tower_gets_an_adapter_only_where_that_is_wanted() -> None:
     assert "visual" not in RoundOptions().target_modules
     assert "visual" in RoundOptions(train_vision=True).target_modules
