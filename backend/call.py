@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+from backend.interactive.gesture import text_box
 from backend.labelling import Labelling
 from backend.late_answers import item_key
 from backend.model_thread import Predicts
 from backend.protocol import PredictBody, Results
-from backend.translate import empty_result
+from backend.translate import empty_result, error_result
 from segzero_ml.errors import SegZeroError
 
 _log = logging.getLogger("backend.predictor")
+
+_TOO_LATE: Final = "The answer was not ready in time. Ask again in a moment."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,15 @@ class Call:
         body: As it came.
         labelling: What its labelling config offers.
         pipeline: Answers it, from its first task to its last.
+
+    Attributes:
+        is_opened: Whether an annotator has just opened its one task.
+        stop_at: Index of the first task that is left out.
+        answered: Index → prediction.
+        problems: Index → why there is none.
+        ended: Indices of the tasks that were answered or failed.
+        in_hand: Key → index of the tasks that others leave to it.
+        elsewhere: Index → what is set when the call that has the task in hand is done with it.
     """
 
     def __init__(self, body: PredictBody, labelling: Labelling, pipeline: Predicts) -> None:
@@ -46,26 +59,53 @@ class Call:
         self.pipeline = pipeline
         self.context = body.params.context
         self.project = body.project
-        self.is_alone = len(body.tasks) == 1
-        self.is_late = False
         self.asks_again = body.params.for_worker
+        self.is_opened = len(body.tasks) == 1 and self.context is None and not self.asks_again
+        self.is_late = False
         self.total = self.stop_at = len(body.tasks)
         self.remaining: Iterator[tuple[int, Any]] = enumerate(body.tasks)
         self.answered: dict[int, dict[str, Any]] = {}
         self.problems: dict[int, str] = {}
         self.ended: set[int] = set()
-        self.in_hand: set[Hashable] = set()
+        self.in_hand: dict[Hashable, int] = {}
+        self.elsewhere: dict[int, asyncio.Event] = {}
         self._config = body.label_config
 
     @property
     def is_interactive(self) -> bool:
-        """Whether an annotator waits for it in the editor."""
+        """Whether an annotator waits for it in the editor, having typed or clicked."""
         return self.context is not None
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether somebody waits for it and sees nothing meanwhile: it goes before the others."""
+        return self.is_interactive or self.is_opened
 
     @property
     def may_be_late(self) -> bool:
         """Whether what is late can be written through the API."""
         return not self.is_interactive and not self.asks_again and self.project is not None
+
+    @property
+    def left(self) -> int:
+        """How many of its tasks are still to be answered by it."""
+        return max(0, self.stop_at - len(self.ended) - len(self.elsewhere))
+
+    def ended_keys(self) -> list[Hashable]:
+        """Keys of the tasks that it had in hand and that have ended."""
+        return [key for key, index in self.in_hand.items() if index in self.ended]
+
+    def result(self, index: int) -> Any:
+        """What a task gets: its answer, else nothing, or why there is none if that was typed."""
+        found = self.answered.get(index)
+        if found is not None:
+            return found
+        if self.context is None:
+            return []
+        version = self.pipeline.model_version
+        if not any(text_box(self.context.result, self.labelling.prompt).lines):
+            return empty_result(version)
+        return error_result(self.problems.get(index, _TOO_LATE), self.labelling, version)
 
     def key(self, raw: Any) -> Hashable | None:
         """What makes a task of another call the same work; None where that is not known."""
@@ -76,7 +116,8 @@ class Call:
 
     def limit_late(self, most: int) -> None:
         """Leave out all but the first so many of the tasks that have not ended."""
-        left = [index for index in range(self.total) if index not in self.ended]
+        over = self.ended | self.elsewhere.keys()
+        left = [index for index in range(self.total) if index not in over]
         if most < len(left):
             self.stop_at = left[most]
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 from backend.preannotate.book import Book
 from backend.preannotate.pushing import push
 from backend.reconcile.projects import open_label_studio
-from backend.redis_access import open_redis
+from backend.redis_access import open_redis, redis_address
 from backend.settings import Settings
 from segzero_ml.errors import LabelStudioError, SegZeroError, StoreError
 
@@ -91,13 +91,15 @@ class LateAnswers:
     @property
     def is_on(self) -> bool:
         """Whether late answers can be written at all."""
-        named = self._settings.label_studio_url and self._settings.label_studio_token
-        return bool(named) and self._settings.late_work_s > 0 and not self._closing
+        settings = self._settings
+        if self._closing or settings.late_work_s <= 0 or settings.label_studio_token is None:
+            return False
+        return redis_address(settings) is not None  # where tasks are reserved while writing
 
     # The same work, once
 
     def elsewhere(self, key: Hashable | None, *, only_late: bool) -> asyncio.Event | None:
-        """What is set when somebody else has done a piece of work; None if nobody does it.
+        """What is set when somebody else is done with a piece of work; None if nobody does it.
 
         Args:
             key: From `item_key`.
@@ -117,6 +119,16 @@ class LateAnswers:
             self._late_keys.add(key)
         return True
 
+    def no_longer_awaited(self, keys: Iterable[Hashable]) -> None:
+        """Wake those who wait for pieces of work that go with the next reply.
+
+        They stay in hand until `done`: Label Studio does not have them yet.
+        """
+        for key in keys:
+            found = self._in_hand.get(key)
+            if found is not None:
+                found.set()
+
     def done(self, keys: Iterable[Hashable | None]) -> None:
         """Pieces of work are over."""
         for key in keys:
@@ -134,7 +146,7 @@ class LateAnswers:
 
     def go_on(
         self,
-        workers: set[asyncio.Task[None]],
+        workers: set[asyncio.Task[Any]],
         keys: Iterable[Hashable],
         estimated_s: float,
         finish: Callable[[], object],

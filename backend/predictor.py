@@ -6,30 +6,22 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from typing import Any, Final
-
-from PIL import Image
 
 from backend.call import Call, Reply, log_failure, missing
 from backend.champions import Champions
 from backend.errors import UnavailableError
 from backend.image_cache import Fetches
-from backend.images import load_task_image
-from backend.interactive.memory import Memory
-from backend.interactive.session import Interactive, Turn
 from backend.labelling import parse_config
 from backend.late_answers import LateAnswers
 from backend.metrics import Metrics
 from backend.model_thread import ModelState, ModelThread, Predicts
-from backend.protocol import Context, PredictBody, Results, Task, check
+from backend.protocol import PredictBody, Results
 from backend.settings import Settings
-from backend.task_requests import LabelRequest, task_requests
-from backend.translate import Labelled, to_task_result
-from segzero_ml.errors import LabellingConfigError, ModelError, SegZeroError
-from segzero_ml.images import ImageLimits
-from segzero_ml.reasoner.prompts import normalise_request
+from backend.task_answers import TaskAnswers
+from segzero_ml.errors import LabellingConfigError, SegZeroError
 
 _log = logging.getLogger(__name__)
 _LOOK_S: Final = 0.25
@@ -62,16 +54,15 @@ class Predictor:
         self.late = late or LateAnswers(settings)
         self._model = model
         self._champions = champions
-        self._fetcher = fetcher
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
-        self._limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-        self._memory = Memory(clock)
-        self._interactive = Interactive(self._memory)
+        self._answers = TaskAnswers(model, fetcher, settings, clock)
         self._calls = 0
+        self._worked_on: set[Call] = set()
         self._drain_until = math.inf
-        # Decoded images are large: these bound how many are held, whatever the calls.
+        # Decoded images are large: these bound how many are held, whatever the calls. Those for
+        # whom somebody waits have slots of their own.
         self._in_flight = 2 * settings.batch_size
         self._slots = {True: self._new_slots(), False: self._new_slots()}
 
@@ -106,9 +97,9 @@ class Predictor:
     async def predict(self, body: PredictBody) -> Reply:
         """One result for each task, in their order, before the deadline, by one version.
 
-        A task that fails, or is not finished in time, gets `[]` (an empty prediction in an
-        interactive call, where Label Studio expects an object); the log says why. What is not
-        finished in time is worked on behind the call; see `backend.late_answers`.
+        A task that fails, or is not finished in time, gets `[]`; in an interactive call, where
+        Label Studio expects an object, a prediction that says why. What is not finished in time
+        is worked on behind the call; see `backend.late_answers`.
 
         Raises:
             UnavailableError: The model is still loading, failed to load, or has too much to do.
@@ -136,59 +127,88 @@ class Predictor:
             self._count(failed=len(body.tasks))
             results: Results = [missing(body, pipeline) for _ in body.tasks]
             return Reply(results, pipeline.model_version, (str(error),) * len(results))
-        workers = {
-            asyncio.create_task(self._work(call))
-            for _ in range(min(self._in_flight, len(body.tasks)))
-        }
-        while workers:
-            left = min(deadline, self._drain_until) - self._clock()
-            if left <= 0:
-                break
-            _, workers = await asyncio.wait(workers, timeout=min(left, _LOOK_S))
-        if not self._goes_on(call, workers, lease):
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-            self.late.done(call.in_hand)
-        late = len(body.tasks) - len(call.ended)
+        self._check_in_time(call, deadline)
+        await self._work_on(call, deadline, lease)
+        late = call.total - len(call.ended)
         if late:
-            _log.warning("predict.late", extra={"fields": {"tasks": late, "of": len(body.tasks)}})
+            _log.warning("predict.late", extra={"fields": {"tasks": late, "of": call.total}})
         self._count(ok=len(call.answered), failed=len(call.ended) - len(call.answered), late=late)
-        nothing = missing(body, pipeline)
-        indices = range(len(body.tasks))
+        indices = range(call.total)
         return Reply(
-            [call.answered.get(index, nothing) for index in indices],
+            [call.result(index) for index in indices],
             pipeline.model_version,
             tuple(call.problems.get(index) for index in indices),
         )
 
-    def _goes_on(self, call: Call, workers: set[asyncio.Task[None]], lease: ExitStack) -> bool:
-        """Whether the rest of a call is worked on behind it, and its answers are written."""
-        if not workers or self.is_draining or not call.may_be_late or not self.late.is_on:
-            return False
+    async def _work_on(self, call: Call, deadline: float, lease: ExitStack) -> None:
+        """Answer what can be answered in time, and see to the rest."""
+        lease.callback(self._worked_on.discard, call)
+        self._worked_on.add(call)
+        number = min(self._in_flight, call.total)
+        waiting: set[asyncio.Task[Any]] = {
+            asyncio.create_task(self._work(call)) for _ in range(number)
+        }
+        try:
+            waiting = await self._until(deadline, waiting)
+            if waiting:
+                self._go_on(call, waiting, lease)
+            elif call.elsewhere:
+                # The other call may have put aside tasks of this one: neither is to wait for
+                # the other's reply.
+                self.late.no_longer_awaited(call.in_hand)
+                waiting = {asyncio.create_task(one.wait()) for one in call.elsewhere.values()}
+                waiting = await self._until(deadline, waiting)
+        finally:
+            if not call.is_late:
+                self.late.done(call.in_hand)
+                for worker in waiting:
+                    worker.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _until(
+        self, deadline: float, running: set[asyncio.Task[Any]]
+    ) -> set[asyncio.Task[Any]]:
+        """Those that have not ended at the deadline, or when the backend stops."""
+        while running:
+            left = min(deadline, self._drain_until) - self._clock()
+            if left <= 0:
+                break
+            _, running = await asyncio.wait(running, timeout=min(left, _LOOK_S))
+        return running
+
+    def _go_on(self, call: Call, workers: set[asyncio.Task[Any]], lease: ExitStack) -> None:
+        """Have the rest of a call worked on behind it, as far as its answers can be written."""
+        if self.is_draining or not call.may_be_late or not self.late.is_on:
+            return
         each = self._model.seconds_per_request
-        fits = self.late.fits(each, call.total - len(call.ended))
+        fits = self.late.fits(each, call.left)
         call.limit_late(fits)
-        call.is_late = fits > 0
-        if call.is_late:
-            self.late.go_on(workers, call.in_hand, fits * each, lease.pop_all().close)
-        return call.is_late
+        if fits > 0:
+            call.is_late = True
+            # What has ended goes with the reply: whoever asks for it later is to get it anew.
+            ended = call.ended_keys()
+            self.late.done(ended)
+            kept = call.in_hand.keys() - set(ended)
+            self.late.go_on(workers, kept, fits * each, lease.pop_all().close)
 
     async def _work(self, call: Call) -> None:
-        """Answer tasks of a call until none is left."""
+        """Answer tasks of a call until none is left; those that another call has are put aside.
+
+        Never waits for another call: that may wait for this one.
+        """
         for index, raw in call.remaining:
             if index >= call.stop_at:
                 return
             key = call.key(raw)
-            elsewhere = self.late.elsewhere(key, only_late=call.is_alone)
+            elsewhere = self.late.elsewhere(key, only_late=call.is_opened)
             if elsewhere is not None and key not in call.in_hand:
-                await elsewhere.wait()  # Label Studio has it then, or can ask again
+                call.elsewhere[index] = elsewhere  # Label Studio has it then, or can ask again
                 continue
-            if self.late.begin(key, late=call.is_late):
-                call.in_hand.add(key)
+            if key is not None and self.late.begin(key, late=call.is_late):
+                call.in_hand[key] = index
             try:
-                async with self._slots[call.is_interactive]:
-                    call.answered[index] = await self._answer(raw, call)
+                async with self._slots[call.is_urgent]:
+                    call.answered[index] = await self._answers.answer(raw, call)
             except SegZeroError as error:
                 log_failure(raw, error)
                 call.problems[index] = str(error)
@@ -198,7 +218,7 @@ class Predictor:
                 _log.exception("predict.task_error")
             call.ended.add(index)
             if call.is_late:
-                self._hand_over(call, index, raw, key)
+                self._hand_over(call, index, raw, key if call.in_hand.get(key) == index else None)
 
     def _hand_over(self, call: Call, index: int, raw: Any, key: Hashable | None) -> None:
         """Have a late answer written; a late failure is in the log already."""
@@ -208,89 +228,31 @@ class Predictor:
         else:
             self.late.add(call.project, call.pipeline.model_version, raw["id"], answer, key)
 
-    async def _answer(self, raw: Any, call: Call) -> dict[str, Any]:
-        task = check(Task, raw)
-        if call.context is not None:
-            return await self._interactive.answer(self._turn(task, raw, call, call.context))
-        requests = self._requests(task, call)
-        for request in requests:
-            normalise_request(request.text)  # refused before anything is fetched
-        answers = await self._ask(await self._image(task, call), requests, call, raw)
-        return await asyncio.to_thread(to_task_result, answers, call.labelling)
-
-    def _turn(self, task: Task, raw: Any, call: Call, context: Context) -> Turn:
-        async def ask(image: Image.Image, request: LabelRequest) -> Labelled:
-            [answer] = await self._ask(image, [request], call, raw)
-            return answer
-
-        return Turn(
-            project=call.project,
-            task=raw,
-            results=context.result,
-            labelling=call.labelling,
-            pipeline=call.pipeline,
-            image=lambda: self._image(task, call),
-            ask=ask,
-        )
-
-    async def _image(self, task: Task, call: Call) -> Image.Image:
-        return await load_task_image(
-            self._fetcher,
-            task.data.get(call.labelling.image_field),
-            self._limits,
-            task.id if isinstance(task.id, int) else None,
-        )
-
-    async def _ask(
-        self, image: Image.Image, requests: Sequence[LabelRequest], call: Call, raw: object
-    ) -> list[Labelled]:
-        """Answers to those requests that got a usable one.
-
-        Raises:
-            SegZeroError: None did.
-        """
-        waiting = [
-            asyncio.wrap_future(
-                self._model.submit(
-                    image,
-                    request.text,
-                    interactive=call.is_interactive,
-                    pipeline=call.pipeline,
-                )
-            )
-            for request in requests
-        ]
-        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-        answers, problems = [], []
-        for request, outcome in zip(requests, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                problems.append(outcome)
-            elif outcome.problem is not None:
-                problems.append(ModelError(f"The model gave no usable answer: {outcome.problem}"))
-            else:
-                answers.append(Labelled(outcome, request.label))
-        if not answers:
-            raise problems[0]
-        for problem in problems:
-            log_failure(raw, problem)
-        return answers
-
-    def _requests(self, task: Task, call: Call) -> tuple[LabelRequest, ...]:
-        """The task's requests; what was typed last is kept for a task that is opened alone."""
-        kept = None
-        if self._settings.keep_request and call.is_alone:
-            kept = self._memory.last_typed(call.project)
-        return task_requests(task.data, call.labelling, self._settings.request_fields, kept)
-
     def _check_available(self) -> None:
         if self.is_draining:
             raise UnavailableError("The backend is stopping.", retry_after_s=30)
         if self._calls >= self._settings.max_calls:
-            seconds = math.ceil(self._model.waiting * self._model.seconds_per_request)
             raise UnavailableError(
                 f"The backend already works on {self._calls} calls.",
-                retry_after_s=min(max(1, seconds), _MAX_RETRY_S),
+                retry_after_s=_retry_after_s(self._ahead_s()),
             )
+
+    def _check_in_time(self, call: Call, deadline: float) -> None:
+        """Refuse at once a call whose first task could not be begun before its deadline."""
+        ahead_s = self._ahead_s(urgent_only=call.is_urgent)
+        each = self._model.seconds_per_request
+        may_be_late = call.may_be_late and self.late.is_on and self.late.fits(each, 1)
+        if call.total and self._clock() + ahead_s >= deadline and not may_be_late:
+            raise UnavailableError(
+                f"The backend has work for about {math.ceil(ahead_s)} s before this call.",
+                retry_after_s=_retry_after_s(ahead_s),
+            )
+
+    def _ahead_s(self, *, urgent_only: bool = False) -> float:
+        """Estimated seconds until a new call is begun: calls take turns, with some tasks each."""
+        calls = [call for call in self._worked_on if call.is_urgent or not urgent_only]
+        tasks = sum(min(self._in_flight, call.left) for call in calls)
+        return tasks * self._model.seconds_per_request
 
     async def _wait_until_loaded(self) -> None:
         limit = min(self._settings.load_wait_s, self._settings.predict_deadline_s)
@@ -319,3 +281,7 @@ class Predictor:
         self._metrics.tasks.labels(outcome="ok").inc(ok)
         self._metrics.tasks.labels(outcome="failed").inc(failed)
         self._metrics.tasks.labels(outcome="late").inc(late)
+
+
+def _retry_after_s(ahead_s: float) -> int:
+    return min(max(1, math.ceil(ahead_s)), _MAX_RETRY_S)

@@ -88,9 +88,23 @@ def test_interactive_call_without_anything_typed_changes_nothing(
     assert results == [{"model_version": tiny_pipeline.model_version, "score": 0.0, "result": []}]
 
 
-def test_interactive_call_that_fails_is_still_an_object(running: Running) -> None:
+def test_a_typed_request_that_fails_is_told_why_in_the_notes(running: Running) -> None:
     (result,) = running.predict({"data": {"image": "/data/upload/no.jpg"}}, typed=["the star"])
-    assert result["result"] == []
+    [why] = notes_of(result)
+    assert "/data/upload/no.jpg" in why
+    assert LabelInterface(CONFIG).validate_prediction(result)
+
+
+def test_a_typed_request_that_is_not_answered_in_time_is_told_so_in_the_notes(
+    serve: Serve, tiny_pipeline: Pipeline
+) -> None:
+    go = threading.Event()
+    pipeline = Watched(tiny_pipeline, lambda _: go.wait(60))
+    with serve(lambda: pipeline, predict_deadline_s=2) as running:
+        running.wait_until_ready()
+        (result,) = running.predict(task(0), typed=["the star"])
+        go.set()
+    assert notes_of(result) == ["The answer was not ready in time. Ask again in a moment."]
 
 
 def test_health_and_setup_answer_at_once_while_the_model_loads(

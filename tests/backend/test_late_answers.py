@@ -69,15 +69,15 @@ def start(
     ]
 
     @contextmanager
-    def starting(**settings: Any) -> Iterator[World]:
+    def starting(free: int = 0, *, with_redis: bool = True, **settings: Any) -> Iterator[World]:
         go = threading.Event()
         studio = BulkStudio(data, files)
-        model = Watched(tiny_pipeline, lambda _: go.wait(PATIENCE_S))
+        model = Watched(tiny_pipeline, lambda _: len(model.batches) <= free or go.wait(PATIENCE_S))
         with served(studio) as url:
             given: Mapping[str, Any] = {
                 "label_studio_url": url,
                 "label_studio_token": TOKEN,
-                "redis_url": redis.url,
+                "redis_url": redis.url if with_redis else None,
                 "predict_deadline_s": 2.0,
                 "batch_size": 2,
                 "transport": None,
@@ -170,6 +170,40 @@ def test_a_label_studio_that_is_away_gets_it_later(start: Start) -> None:
         world.go.set()
         world.until(lambda: world.studio.versions(1) != [])
         assert len(world.studio.versions(1)) == 1
+
+
+def test_what_came_in_time_with_a_late_call_is_answered_anew_when_it_is_asked_for(
+    start: Start,
+) -> None:
+    with start(free=1, predict_deadline_s=10.0) as world:
+        first = world.results(1, 2, 3, 4, 5, 6)
+        in_time = [number for number, one in enumerate(first, 1) if one]
+        assert 1 <= len(in_time) <= 2
+        world.go.set()
+        late = [number for number, one in enumerate(first, 1) if not one]
+        world.until(lambda: all(world.studio.versions(number) for number in late))
+        assert all(world.results(*in_time))
+
+
+def test_a_late_call_lets_go_of_its_version_when_the_rest_is_answered(start: Start) -> None:
+    with start(free=1) as world:
+        world.results(1, 2, 3, 4, 5, 6)
+        # Meanwhile it is asked for again, together with more: neither waits for the other.
+        world.results(3, 4, 5, 6, 1, 2, 7, 8)
+        world.go.set()
+        late = world.running.app.state.services.predictor.late
+        world.until(lambda: all(world.studio.versions(number) for number in (3, 4, 5, 6, 7, 8)))
+        world.until(lambda: late.estimated_s < 0.001)
+
+
+def test_nothing_goes_on_without_a_redis_in_which_writing_is_noted(
+    start: Start,
+) -> None:
+    with start(with_redis=False) as world:
+        assert world.results(1, 2, 3, 4, 5, 6) == [[]] * 6
+        world.go.set()
+        time.sleep(2.0)
+        assert len(flat(world.batches)) <= 4  # what the model had in its hands
 
 
 def test_what_was_predicted_meanwhile_is_not_written_beside_it(start: Start) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -114,6 +115,76 @@ def test_annotator_is_served_before_the_rest_of_a_batch(
         typed.result()
         assert all(pending.result())
     assert pipeline.batches.index(["the one I typed"]) == 2
+
+
+def test_a_task_that_is_opened_is_served_before_the_rest_of_a_batch(
+    serve: Serve, scenes: list[Scene], tiny_pipeline: Pipeline
+) -> None:
+    gate = Gate(free=1)
+    pipeline = Watched(tiny_pipeline, gate)
+    batch = [task(0, request=naming(scenes[0])) for _ in range(8)]
+    with serve(lambda: pipeline, batch_size=1) as running, ThreadPoolExecutor() as pool:
+        running.wait_until_ready()
+        pending = pool.submit(running.predict, *batch)
+        wait_for(lambda: len(pipeline.batches) == 2)
+        wait_for_queue(running, 2)
+        opened = pool.submit(running.predict, task(1, request="what I opened"))
+        wait_for_queue(running, 3)
+        gate.open()
+        opened.result()
+        assert all(pending.result())
+    assert pipeline.batches.index(["what I opened"]) == 2
+
+
+def test_two_calls_for_the_same_tasks_in_another_order_do_not_wait_for_each_other(
+    serve: Serve, scenes: list[Scene], tiny_pipeline: Pipeline
+) -> None:
+    gate = Gate()
+    pipeline = Watched(tiny_pipeline, gate)
+
+    def tasks(*numbers: int) -> list[dict[str, Any]]:
+        return [task(0, request=naming(scenes[0])) | {"id": number} for number in numbers]
+
+    with (
+        serve(lambda: pipeline, batch_size=2, predict_deadline_s=20) as running,
+        ThreadPoolExecutor() as pool,
+    ):
+        running.wait_until_ready()
+        one = pool.submit(running.predict, *tasks(1, 2, 3, 4, 5, 6, 7, 8, 11, 12))
+        wait_for_queue(running, 4)
+        other = pool.submit(running.predict, *tasks(5, 6, 7, 8, 1, 2, 3, 4, 21, 22))
+        time.sleep(1.0)  # until it has its first tasks in hand
+        gate.open()
+        first, second = one.result(), other.result()
+    both = zip(first[:8], [*second[4:8], *second[:4]], strict=True)
+    assert all(bool(a) != bool(b) for a, b in both)  # once each
+    assert all(first[8:])
+    assert all(second[8:])
+
+
+def test_a_call_that_could_not_be_begun_in_time_is_refused_at_once(
+    serve: Serve, scenes: list[Scene], tiny_pipeline: Pipeline
+) -> None:
+    gate = Gate()
+    pipeline = Watched(tiny_pipeline, gate)
+    batch = [task(0, request=naming(scenes[0])) for _ in range(40)]
+    # A second a request is believed before any was timed.
+    with (
+        serve(lambda: pipeline, batch_size=16, predict_deadline_s=25) as running,
+        ThreadPoolExecutor() as pool,
+    ):
+        running.wait_until_ready()
+        pending = pool.submit(running.predict, *batch)
+        wait_for_queue(running, 32)
+        refused = running.post("/predict", predict_body(*batch[:2]))
+        assert refused.status_code == 503
+        assert int(refused.headers["Retry-After"]) >= 25
+        typed = pool.submit(running.predict, task(1), typed=["the one I typed"])
+        wait_for_queue(running, 33)  # an annotator goes before all of that
+        gate.open()
+        assert typed.result()
+        pending.result()
+        assert running.post("/predict", predict_body(*batch[:2])).status_code == 200
 
 
 def test_too_many_calls_are_told_when_to_come_back(
