@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from backend.app import create_app
 from backend.call import Reply
+from backend.errors import UnavailableError
 from backend.protocol import PredictBody, SetupBody, check
 from backend.services import Services
 from backend.settings import Settings, load_settings
+
+_OVER_DEADLINE_S: Final = 15.0
+"""How much longer than its own deadline a call may take before it is given up."""
 
 
 class Hosted:
@@ -26,6 +31,7 @@ class Hosted:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._limit_s = settings.predict_deadline_s + _OVER_DEADLINE_S
         self._services: Services = create_app(settings).state.services
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="segzero-calls", daemon=True).start()
@@ -50,20 +56,31 @@ class Hosted:
             UnavailableError: The model is still loading, failed to load, or has too much to do.
         """
         call = self._services.predictor.predict(check(PredictBody, body))
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        answer = asyncio.run_coroutine_threadsafe(call, self._loop)
+        try:
+            return answer.result(self._limit_s)
+        except TimeoutError:
+            answer.cancel()
+            raise UnavailableError("The call was not answered in time.", retry_after_s=10) from None
 
 
 class _Shared:
-    """The process's one, made when it is first asked for."""
+    """The process's one, made when it is first asked for.
+
+    Threads do not come along into a forked process, such as a worker of a WSGI server that loads
+    the application first: there it is made anew.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._hosted: Hosted | None = None
+        self._pid: int | None = None
 
     def get(self) -> Hosted:
         with self._lock:
-            if self._hosted is None:
+            if self._hosted is None or self._pid != os.getpid():
                 self._hosted = Hosted(load_settings())
+                self._pid = os.getpid()
             return self._hosted
 
 
@@ -82,3 +99,12 @@ def shared() -> Hosted:
 def project_of(value: object) -> int | None:
     """The id in Label Studio's `<id>.<created>`; None where it names no project."""
     return check(SetupBody, {"project": value}).project
+
+
+def check_settings() -> None:
+    """Refuse wrong settings, without starting anything.
+
+    Raises:
+        ConfigError: A setting is wrong, or the preset is unknown.
+    """
+    create_app(load_settings())

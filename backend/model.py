@@ -16,7 +16,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from backend.hosted import project_of, shared
+from backend.hosted import check_settings, project_of, shared
 from backend.labelling import is_unset, parse_config
 from segzero_ml.errors import ConfigError
 
@@ -110,6 +110,10 @@ def _project(model: object, tasks: Sequence[Mapping[str, Any]]) -> object:
 def create_app() -> Any:
     """The WSGI application of `label-studio-ml` with this model.
 
+    The model begins to load with the first request of any kind, in the process that answers it:
+    a server may load the application and fork its workers afterwards, and neither threads nor
+    GPUs would come along.
+
     Raises:
         ConfigError: `label-studio-ml` is not installed, or a setting is wrong.
     """
@@ -117,10 +121,16 @@ def create_app() -> Any:
         raise ConfigError("label-studio-ml is not installed.", _INSTALL)
     from label_studio_ml import api, model
 
-    shared()
+    check_settings()
     if hasattr(model, "LabelStudioMLManager"):
         api._manager = _telling_versions(model)
-    return api.init_app(model_class=SegZero)
+    application = api.init_app(model_class=SegZero)
+    application.before_request(_begin_to_load)
+    return application
+
+
+def _begin_to_load() -> None:
+    shared()
 
 
 def _telling_versions(model: Any) -> Any:
@@ -159,7 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=9090, help="port to listen on")
     given = parser.parse_args(arguments)
-    create_app().run(host=given.host, port=given.port, threaded=True)
+    application = create_app()
+    shared()
+    application.run(host=given.host, port=given.port, threaded=True)
 
 
 if __name__ == "__main__":
