@@ -15,7 +15,7 @@ from typing import Any, Final
 import httpx
 from pydantic import BaseModel
 
-from backend.label_studio_http import Api, LabelStudioApiError
+from backend.label_studio_http import Api, LabelStudioApiError, LabelStudioTooLargeError
 from backend.label_studio_models import Project, Webhook
 from segzero_ml.errors import LabelStudioError
 
@@ -122,7 +122,8 @@ class Listing:
     ) -> list[Mapping[str, Any]]:
         """Certain tasks with their predictions and annotations, by rising id.
 
-        Those that are gone, or belong to another project, are left out.
+        Those that are gone, or belong to another project, are left out. Where they are too
+        heavy for one answer, they are asked for in parts.
 
         Args:
             project_id: The project.
@@ -130,10 +131,26 @@ class Listing:
             most_bytes: Largest answer that is read, in bytes of JSON.
 
         Raises:
-            LabelStudioTooLargeError: The answer is larger.
+            LabelStudioTooLargeError: The answer about a single task is larger.
         """
         if not task_ids:
             return []
+        try:
+            return self._tasks_of(project_id, task_ids, most_bytes)
+        except LabelStudioTooLargeError:
+            half = len(task_ids) // 2
+            if not half:
+                raise
+        parts = [sorted(task_ids)[:half], sorted(task_ids)[half:]]
+        return [
+            task
+            for part in parts
+            for task in self.tasks_of(project_id, part, most_bytes=most_bytes)
+        ]
+
+    def _tasks_of(
+        self, project_id: int, task_ids: Sequence[int], most_bytes: int
+    ) -> list[Mapping[str, Any]]:
         among = {
             "filter": "filter:tasks:id",
             "operator": "in_list",

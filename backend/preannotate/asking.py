@@ -21,12 +21,22 @@ _OVER_DEADLINE_S: Final = 15.0
 _PAUSE_S: Final = 2.0
 _LONGEST_PAUSE_S: Final = 30.0
 
+_MAY_PASS: Final = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS})
+
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 
 class BackendAwayError(ModelError):
     """The backend does not answer, or not as one; it may later."""
+
+
+class BackendRefusedError(ModelError):
+    """The backend does not take the call, and will not take it later either."""
+
+
+class BackendTooLargeError(BackendRefusedError):
+    """The call is larger than the backend takes, or a proxy before it; fewer tasks may pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +108,7 @@ class Backend:
 
         Raises:
             BackendAwayError: The backend does not answer, or still loads its model.
+            BackendRefusedError: It does not take the call.
             ConfigError: It refuses the login.
         """
         response = self._post("/setup", {"project": f"{project}.0", "schema": ""})
@@ -116,6 +127,8 @@ class Backend:
 
         Raises:
             BackendAwayError: The backend does not answer, is busy, or still loads its model.
+            BackendRefusedError: It does not take the call.
+            BackendTooLargeError: The call is too large; fewer tasks may pass.
             ConfigError: It refuses the login.
             ModelError: It answers with less or more than was asked.
         """
@@ -146,7 +159,7 @@ class Backend:
                 "Set SEGZERO_USER and SEGZERO_PASSWORD as for the backend.",
             )
         if not response.is_success:
-            raise BackendAwayError(f"{self.url}{path} answered {_detail(response)}")
+            raise _refusal(response, f"{self.url}{path}")
         return response
 
 
@@ -210,6 +223,17 @@ def _read(kind: type[M], response: httpx.Response) -> M:
         raise BackendAwayError(
             f"What answers at {response.request.url} is not this project's backend."
         ) from None
+
+
+def _refusal(response: httpx.Response, where: str) -> ModelError:
+    message, status = f"{where} answered {_detail(response)}", response.status_code
+    if status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+        return BackendTooLargeError(
+            message, "Raise SEGZERO_MAX_BODY_BYTES, or the limit of a proxy in between."
+        )
+    if response.is_client_error and status not in _MAY_PASS:
+        return BackendRefusedError(message, "Check that SEGZERO_BACKEND_URL names this backend.")
+    return BackendAwayError(message)
 
 
 def _detail(response: httpx.Response) -> str:

@@ -8,7 +8,14 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from backend.label_studio import LabelStudio
-from backend.preannotate.asking import Backend, BackendAwayError, patiently
+from backend.preannotate.asking import (
+    Answers,
+    Backend,
+    BackendAwayError,
+    BackendRefusedError,
+    BackendTooLargeError,
+    patiently,
+)
 from backend.preannotate.book import Book
 from backend.preannotate.pushing import has_version, push
 from backend.reconcile.projects import open_label_studio
@@ -43,7 +50,7 @@ def run(project: int, tasks: Sequence[int], version: str) -> dict[str, Any]:
     Raises:
         ConfigError: A setting is wrong or missing.
         LabelStudioError: Label Studio does not answer; the job may be tried again.
-        ModelError: The backend does not answer; the job may be tried again.
+        ModelError: The backend does not answer; the job may be tried again. Or it refuses.
         StoreError: Redis does not answer; the job may be tried again.
     """
     settings = load_settings()
@@ -53,7 +60,12 @@ def run(project: int, tasks: Sequence[int], version: str) -> dict[str, Any]:
     with open_label_studio(settings) as client, Backend(settings) as backend:
         check = (lambda: None) if job is None else job.check
         work = Work(client, backend, book, project, version, check=check)
-        return work.run(tasks)
+        try:
+            return work.run(tasks)
+        except BackendRefusedError:
+            if job is not None:
+                job.forgo_tries()
+            raise
 
 
 class Work:
@@ -118,30 +130,53 @@ class Work:
     ) -> None:
         """Ask until every task is answered or failed; what is there is written at once."""
         waiting = list(todo)
+        most = len(waiting)
         futile = 0
         while waiting:
-            asked = waiting
+            asked, rest = waiting[:most], waiting[most:]
             ask = partial(self._backend.predict, self._project, config, asked)
-            answers = self._patiently(ask)
-            waiting, ready = [], {}
-            failed: dict[int, str] = {}
-            for task, result, problem in zip(asked, answers.results, answers.problems, strict=True):
-                if problem is not None:
-                    failed[task["id"]] = problem
-                elif answers.version != self._version:
-                    failed[task["id"]] = (
-                        f"{answers.version} answers for this project, not {self._version}."
-                    )
-                elif result is None:
-                    waiting.append(task)
-                else:
-                    ready[task["id"]] = result
-            failed |= push(self._client, self._book, self._project, self._version, ready)
-            self._book.settle([task for task in ready if task not in failed], failed)
-            counts["predicted"] += len(ready.keys() - failed.keys())
-            counts["failed"] += len(failed)
-            futile = futile + 1 if len(waiting) == len(asked) else 0
+            try:
+                answers = self._patiently(ask)
+            except BackendTooLargeError as error:
+                if len(asked) > 1:
+                    most = len(asked) // 2
+                    continue
+                self._store({}, {asked[0]["id"]: str(error)}, counts)
+                waiting = rest
+                continue
+            ready, failed = self._sorted(asked, answers)
+            late = [one for one in asked if one["id"] not in ready and one["id"] not in failed]
+            self._store(ready, failed, counts)
+            waiting = [*rest, *late]
+            futile = futile + 1 if len(late) == len(asked) else 0
             if futile >= _FUTILE_CALLS:
                 raise BackendAwayError(
-                    f"The backend answered none of {len(waiting)} tasks in {futile} calls."
+                    f"The backend answered none of {len(late)} tasks in {futile} calls."
                 )
+            if futile:
+                time.sleep(_LOOK_S)  # another call may have them in hand, and be about to end
+
+    def _sorted(
+        self, asked: Sequence[Mapping[str, Any]], answers: Answers
+    ) -> tuple[dict[int, Mapping[str, Any]], dict[int, str]]:
+        """Task → its prediction, and task → why it has none; in neither what is late."""
+        ready: dict[int, Mapping[str, Any]] = {}
+        failed: dict[int, str] = {}
+        for task, result, problem in zip(asked, answers.results, answers.problems, strict=True):
+            if problem is not None:
+                failed[task["id"]] = problem
+            elif answers.version != self._version:
+                failed[task["id"]] = (
+                    f"{answers.version} answers for this project, not {self._version}."
+                )
+            elif result is not None:
+                ready[task["id"]] = result
+        return ready, failed
+
+    def _store(
+        self, ready: Mapping[int, Mapping[str, Any]], failed: dict[int, str], counts: dict[str, int]
+    ) -> None:
+        failed |= push(self._client, self._book, self._project, self._version, ready)
+        self._book.settle([task for task in ready if task not in failed], failed)
+        counts["predicted"] += len(ready.keys() - failed.keys())
+        counts["failed"] += len(failed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -16,16 +17,19 @@ from backend.jobs import ALLOWED
 from backend.label_studio import LabelStudio
 from backend.preannotate.book import Book
 from backend.preannotate.pushing import has_version
+from backend.reconcile.patience import Patience
+from backend.reconcile.walk import TaskWalk
 from segzero_ml.errors import ConfigError, JobError
 from training_hooks.queue_jobs import make_job_id
 from training_hooks.queues import QueueName, Queues
+
+_log = logging.getLogger(__name__)
 
 QUEUE: Final = QueueName.PREDICT
 
 TASKS_PER_JOB: Final = 16
 """Enough to fill the model's batches, few enough that a killed job costs little."""
 
-_PAGE: Final = 50
 _ALIVE: Final = frozenset({"queued", "started", "scheduled", "deferred"})
 
 
@@ -104,6 +108,8 @@ def make_plan(
 ) -> Plan:
     """List the tasks that are meant and lack a prediction of the version.
 
+    A task whose contents Label Studio does not give is left out; the log says which and why.
+
     Args:
         client: Label Studio.
         project: Id of the project.
@@ -114,25 +120,22 @@ def make_plan(
     Raises:
         LabelStudioError: Label Studio does not answer, or refuses.
     """
-    seen = total = 0
+    walk = TaskWalk(client.listing, project, Patience(), calls_backend=False)
 
     def wanted() -> Iterator[int]:
-        nonlocal seen, total
-        after = 0
-        while True:
-            page = client.listing.task_page(project, after, _PAGE, calls_backend=False)
-            total = max(total, seen + page.total)
-            for task in page.tasks:
-                seen += 1
-                after = int(task["id"])
-                if selection.takes(task, version):
-                    yield after
-            progress(seen, total)
-            if len(page.tasks) >= page.total:
-                return
+        seen = 0
+        for part in walk.parts():
+            for task in part.page.tasks:
+                if int(task["id"]) in part.unreadable:
+                    fields = {"task": task["id"], "reason": part.unreadable[int(task["id"])]}
+                    _log.warning("preannotate.task_unreadable", extra={"fields": fields})
+                elif selection.takes(task, version):
+                    yield int(task["id"])
+            seen += len(part.page.tasks)
+            progress(seen, walk.total)
 
     tasks = tuple(islice(wanted(), selection.limit))
-    return Plan(project, version, tasks, total)
+    return Plan(project, version, tasks, walk.total)
 
 
 def enqueue(plan: Plan, redis: Redis, label_studio: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,17 @@ from typer.testing import CliRunner
 
 from backend.cli import app
 from backend.label_studio import LabelStudioApiError
+from backend.label_studio_listing import Listing
 from backend.preannotate import job
-from backend.preannotate.asking import Backend, BackendAwayError, backend_url, patiently
+from backend.preannotate.asking import (
+    Backend,
+    BackendAwayError,
+    BackendRefusedError,
+    backend_url,
+    patiently,
+)
 from backend.preannotate.book import Book
-from backend.preannotate.plan import TASKS_PER_JOB, Plan, Selection, enqueue
+from backend.preannotate.plan import TASKS_PER_JOB, Plan, Selection, enqueue, make_plan
 from backend.preannotate.pushing import push
 from backend.preannotate.refresh import enqueue_refresh
 from backend.preannotate.watch import Standing, watch
@@ -43,12 +50,16 @@ class FakeBackend:
         self.calls: list[list[int]] = []
         self.late: set[int] = set()
         self.broken: dict[int, str] = {}
+        self.refuse: Callable[[int], int] = lambda tasks: 0
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content)
         if request.url.path == "/setup":
             return httpx.Response(200, json={"model_version": self.version})
         numbers = [task["id"] for task in body["tasks"]]
+        status = self.refuse(len(numbers))
+        if status:
+            return httpx.Response(status, json={"detail": "No."})
         self.calls.append(numbers)
         late, self.late = self.late, set()
         made = {"result": [{"id": "a"}], "score": 0.5, "model_version": self.version}
@@ -132,6 +143,48 @@ def test_a_failure_is_noted_with_its_reason_and_fails_no_other(world: World) -> 
     world.backend.broken = {}
     world.run([2])
     assert world.book().failed() == {}
+
+
+def test_a_call_that_is_too_large_is_made_with_fewer_tasks(world: World) -> None:
+    world.backend.refuse = lambda tasks: 413 if tasks > 3 else 0
+    assert world.run(range(1, 12)) == {"predicted": 11, "failed": 0, "done_before": 0, "gone": 0}
+    assert sorted(number for call in world.backend.calls for number in call) == [*range(1, 12)]
+
+
+def test_a_task_that_is_too_large_by_itself_fails_alone(world: World) -> None:
+    world.backend.refuse = lambda tasks: 413
+    assert world.run([1, 2])["failed"] == 2
+    assert "413" in world.book().failed()[1]
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 422])
+def test_a_backend_that_refuses_is_not_waited_for(world: World, status: int) -> None:
+    world.backend.refuse = lambda tasks: status
+    with pytest.raises(BackendRefusedError, match=str(status)):
+        world.run([1, 2])
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_a_backend_that_is_busy_may_answer_later(world: World, status: int) -> None:
+    world.backend.refuse = lambda tasks: status
+    with pytest.raises(BackendAwayError, match=str(status)):
+        world.run([1, 2])
+
+
+def test_tasks_too_heavy_for_one_page_are_listed_in_smaller_ones(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Listing.task_page
+
+    def small(listing: Listing, *given: Any, **more: Any) -> Any:
+        return ask(listing, *given, **{**more, "most_bytes": 2000})
+
+    monkeypatch.setattr(Listing, "task_page", small)
+    with open_label_studio(world.settings) as client:
+        plan = make_plan(client, PROJECT, VERSION, Selection())
+        found = client.listing.tasks_of(PROJECT, plan.tasks, most_bytes=2000)
+    assert (plan.tasks, plan.total) == (tuple(range(1, 41)), 40)
+    assert [task["id"] for task in found] == [*range(1, 41)]
 
 
 def test_another_version_than_was_asked_for_is_not_stored(
