@@ -6,6 +6,7 @@ shapes that share an edge share no pixel. Whatever sticks out of the image is cu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,36 @@ MAX_CROSSINGS: Final = 4_000_000
 
 _DIGITS: Final = 6  # of a pixel: what a percentage loses on its way must not move an edge
 _LEAST_RADIUS_PX: Final = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """A rectangle as Label Studio writes it: measured in percent, but turned in pixels.
+
+    Args:
+        x_pct: Of the top left corner, around which it turns.
+        y_pct: The same.
+        width_pct: Before the turn, in percent of the image's width.
+        height_pct: Before the turn, in percent of the image's height.
+        degrees: Turn, clockwise.
+    """
+
+    x_pct: float
+    y_pct: float
+    width_pct: float
+    height_pct: float
+    degrees: float = 0.0
+
+    def corners_px(self, size: ImageSize) -> NDArray[np.float64]:
+        """Shape (4, 2): x and y of the corners on an image of this size."""
+        scale = np.array([size.width, size.height]) / 100.0
+        corner = np.array([self.x_pct, self.y_pct]) * scale
+        width, height = np.array([self.width_pct, self.height_pct]) * scale
+        turn = np.radians(self.degrees)
+        cos, sin = np.cos(turn), np.sin(turn)
+        offsets = np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]])
+        corners: NDArray[np.float64] = corner + offsets @ np.array([[cos, sin], [-sin, cos]])
+        return corners
 
 
 def fill_polygon(points_px: NDArray[np.float64], size: ImageSize) -> BoolMask:

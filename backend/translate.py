@@ -120,7 +120,10 @@ def objects(answer: Labelled, make_id: Callable[[], str] = new_region_id) -> tup
 
 
 def to_regions(shown: Shown, labelling: Labelling) -> list[dict[str, Any]]:
-    """The regions of one object: of every control that has its label, parts of it by themselves.
+    """The regions of one object: one of every control that has its label.
+
+    Their ids follow from the object's and the control's name alone: a region of the same id
+    takes the place of the one that the editor shows, and nothing else ever removes one.
 
     Raises:
         MaskError: The mask is malformed.
@@ -134,21 +137,19 @@ def to_regions(shown: Shown, labelling: Labelling) -> list[dict[str, Any]]:
     for shape in labelling.outputs:
         if not shape.has(shown.label):
             continue
-        for value in outputs.values(shape.kind, mask):
-            region_id = f"{shown.id}-{len(result)}" if result else shown.id
-            common = {
-                "id": region_id,
-                "to_name": labelling.image,
-                # The editor turns it into "prediction-changed" when the annotator changes it.
-                "origin": "prediction",
-                **_geometry(size),
-                "meta": _meta(shown, box, is_first=region_id == shown.id),
-            }
-            result.append(_region(common, shape, value, shown))
-            if labelling.region_notes is not None and shown.note:
-                result.append(
-                    _region_note(common, labelling.region_notes, shape.kind, value, shown)
-                )
+        region_id = f"{shown.id}-{shape.name}" if result else shown.id
+        value = outputs.value(shape.kind, mask)
+        common = {
+            "id": region_id,
+            "to_name": labelling.image,
+            # The editor turns it into "prediction-changed" when the annotator changes it.
+            "origin": "prediction",
+            **_geometry(size),
+            "meta": _meta(shown, box, is_first=region_id == shown.id),
+        }
+        result.append(_region(common, shape, value, shown))
+        if labelling.region_notes is not None and shown.note:
+            result.append(_region_note(common, labelling.region_notes, shape.kind, value, shown))
     return result
 
 

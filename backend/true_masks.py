@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backend.brush import decode_rle
-from backend.shapes import fill_ellipse, fill_polygon
+from backend.shapes import Rectangle, fill_ellipse, fill_polygon
 from segzero_ml.errors import ImageError, MaskError
 from segzero_ml.images import ImageLimits, decode_image
 from segzero_ml.masks import MAX_MASK_PIXELS
@@ -131,13 +131,8 @@ def _polygon(value: Mapping[str, Any], size: ImageSize) -> BoolMask:
 
 
 def _rectangle(value: Mapping[str, Any], size: ImageSize) -> BoolMask:
-    scale = _pixels_per_percent(size)
-    corner = np.array([_percent(value, "x"), _percent(value, "y")]) * scale
-    width, height = np.array([_percent(value, "width"), _percent(value, "height")]) * scale
-    turn = np.radians(_degrees(value))
-    cos, sin = np.cos(turn), np.sin(turn)
-    offsets = np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]])
-    return fill_polygon(corner + offsets @ np.array([[cos, sin], [-sin, cos]]), size)
+    x, y, width, height = (_percent(value, name) for name in ("x", "y", "width", "height"))
+    return fill_polygon(Rectangle(x, y, width, height, _degrees(value)).corners_px(size), size)
 
 
 def _ellipse(value: Mapping[str, Any], size: ImageSize) -> BoolMask:

@@ -9,13 +9,16 @@ from typing import Final, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
-from backend.interactive.gesture import Click, Gesture
+from backend.interactive.gesture import MAX_CLICKS, Click, Gesture
 from segzero_ml import masks
 from segzero_ml.segmenter import MaskResult, Prompt
 from segzero_ml.types import BoolMask, Box, ImageSize, Point
 
 LEAST_KEPT: Final = 0.2
 """IoU below which a refined mask is another object than the one that was refined."""
+
+MOST_KEPT: Final = 0.95
+"""Share of a mask that one which only grew has at least."""
 
 
 @runtime_checkable
@@ -28,89 +31,130 @@ class Cuts(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Base:
+    """A mask to begin with.
+
+    Args:
+        mask: Bool, (height, width).
+        clicks: Those that made it, as far as they are known.
+        is_painted: Whether it was changed by hand.
+    """
+
+    mask: BoolMask
+    clicks: tuple[Click, ...] = ()
+    is_painted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class _Candidate:
     mask: BoolMask
     score: float
 
 
 def cut(
-    pipeline: Cuts, image: Image.Image, gesture: Gesture, base: BoolMask | None
+    pipeline: Cuts, image: Image.Image, gesture: Gesture, base: Base | None
 ) -> tuple[BoolMask, float]:
     """The mask that clicks and a box mean.
 
     With a mask to begin with there are several ways to go on: the segmenter is asked for the
     object with the clicks added, for the clicks alone, and for the part that a click outside
     means or a click inside takes away. The first answer counts that obeys all clicks and is
-    still the same object; without such a one, the answer that obeys most.
+    still the same object; without such a one, the answer that obeys most. Clicks that only add
+    take nothing away, and what was painted by hand is only mended.
 
     Args:
         pipeline: Cuts.
         image: Upright, any mode and size.
         gesture: At least one positive click, a box, or a mask to begin with.
-        base: The mask that is refined: bool, (height, width); None for a new object.
+        base: The mask that is refined; None for a new object.
 
     Returns:
         Bool, (height, width), and the segmenter's estimate of its IoU, in [0, 1].
     """
     size = ImageSize(image.width, image.height)
-    points = tuple(click.in_px(size) for click in gesture.clicks)
-    labels = tuple(click.is_positive for click in gesture.clicks)
     box = gesture.box_px(size)
-    if base is None or not base.any():
-        [found] = pipeline.cut(image, [Prompt(box, points, labels)])
+    if base is None or not base.mask.any():
+        [found] = pipeline.cut(image, [_prompt(box, gesture.clicks, size)])
         return found.mask, found.score
-    candidates = _refined(pipeline, image, gesture.clicks, base, box)
-    obeyed = [_obeyed(one.mask, gesture.clicks, size) for one in candidates]
-    most = max(obeyed)
-    for one, count in zip(candidates, obeyed, strict=True):
-        if count == most and masks.iou(one.mask, base) >= LEAST_KEPT:
+    new = tuple(one for one in gesture.clicks if one not in base.clicks) or gesture.clicks
+    clicks = _joined(base, gesture.clicks, size)
+    candidates = _refined(pipeline, image, new, clicks, base, box)
+    if new and all(one.is_positive for one in new):
+        candidates = [one for one in candidates if _kept(one.mask, base.mask) >= MOST_KEPT]
+    ranks = [
+        (_obeyed(one.mask, new, size), 0 if base.is_painted else _obeyed(one.mask, clicks, size))
+        for one in candidates
+    ]
+    for one, rank in zip(candidates, ranks, strict=True):
+        if rank == max(ranks) and masks.iou(one.mask, base.mask) >= LEAST_KEPT:
             return one.mask, one.score
-    best = candidates[obeyed.index(most)]
+    best = candidates[ranks.index(max(ranks))]
     return best.mask, best.score
+
+
+def _joined(base: Base, clicks: Sequence[Click], size: ImageSize) -> tuple[Click, ...]:
+    """The clicks with those before that still hold, in their order."""
+    opposites = {Click(one.point_pct, not one.is_positive) for one in clicks}
+    held = (one for one in base.clicks if one not in opposites and _obeys(base.mask, one, size))
+    return tuple(dict.fromkeys((*held, *clicks)))[-MAX_CLICKS:]
 
 
 def _refined(
     pipeline: Cuts,
     image: Image.Image,
+    new: Sequence[Click],
     clicks: Sequence[Click],
-    base: BoolMask,
+    base: Base,
     drawn: Box | None,
 ) -> list[_Candidate]:
-    """The ways to go on from a mask, the most natural one first."""
+    """The ways to go on from a mask, the most natural one first; one of them only mends it.
+
+    Args:
+        pipeline: Cuts.
+        image: Upright.
+        new: The clicks that are new.
+        clicks: These, and those before.
+        base: The mask.
+        drawn: A box that was drawn along, in pixels.
+    """
     size = ImageSize(image.width, image.height)
-    points = tuple(click.in_px(size) for click in clicks)
-    labels = tuple(click.is_positive for click in clicks)
-    positive = tuple(p for p, is_on in zip(points, labels, strict=True) if is_on)
-    negative = tuple(p for p, is_on in zip(points, labels, strict=True) if not is_on)
-    missed = tuple(point for point in positive if not _is_on(base, point))
-    wrong = tuple(point for point in negative if _is_on(base, point))
-    inner = masks.inner_point_px(base)
-    anchor = () if inner is None or inner in negative else (inner,)
-    around = drawn or _around(base, positive)
-    marks = (True,) * len(anchor)
-    prompts = [
-        Prompt(around, (*anchor, *points), (*marks, *labels)),
-        Prompt(None, (*anchor, *points), (*marks, *labels)),
-    ]
+    positive = [one for one in clicks if one.is_positive]
+    negative = [one for one in clicks if not one.is_positive]
+    unmet = [one for one in new if not _obeys(base.mask, one, size)]
+    missed = [one for one in unmet if one.is_positive]
+    wrong = [one for one in unmet if not one.is_positive]
+    inner = masks.inner_point_px(base.mask)
+    anchor = () if inner is None or inner in [one.in_px(size) for one in negative] else (inner,)
+    around = drawn or _around(base.mask, [one.in_px(size) for one in positive])
+    prompts = [_prompt(around, clicks, size, anchor), _prompt(None, clicks, size, anchor)]
     if missed:
-        prompts.append(
-            Prompt(None, (*missed, *negative), (True,) * len(missed) + (False,) * len(negative))
-        )
+        prompts.append(_prompt(None, [*missed, *negative], size))
     if wrong:
-        prompts.append(
-            Prompt(None, (*wrong, *positive), (True,) * len(wrong) + (False,) * len(positive))
-        )
+        turned = [Click(one.point_pct, not one.is_positive) for one in (*wrong, *positive)]
+        prompts.append(_prompt(None, turned, size))
     whole, pointed, *parts = pipeline.cut(image, prompts)
-    found = [_Candidate(whole.mask, whole.score)]
-    mended = base.copy()
+    mended = base.mask.copy()
     if missed:
         mended |= parts[0].mask
     if wrong:
         mended &= ~parts[-1].mask
     score = min(one.score for one in parts) if parts else whole.score
-    found.append(_Candidate(mended, score))
-    found.append(_Candidate(pointed.mask, pointed.score))
-    return [one for one in found if one.mask.any()] or [_Candidate(base, whole.score)]
+    found = [
+        _Candidate(whole.mask, whole.score),
+        _Candidate(mended, score),
+        _Candidate(pointed.mask, pointed.score),
+    ]
+    if base.is_painted:
+        found[0], found[1] = found[1], found[0]
+    return [one for one in found if one.mask.any()] or [_Candidate(base.mask, whole.score)]
+
+
+def _prompt(
+    box_px: Box | None, clicks: Sequence[Click], size: ImageSize, inside: tuple[Point, ...] = ()
+) -> Prompt:
+    points = tuple(one.in_px(size) for one in clicks)
+    labels = tuple(one.is_positive for one in clicks)
+    return Prompt(box_px, (*inside, *points), (*(True for _ in inside), *labels))
 
 
 def _around(mask: BoolMask, points: Sequence[Point]) -> Box | None:
@@ -121,11 +165,16 @@ def _around(mask: BoolMask, points: Sequence[Point]) -> Box | None:
     return Box(min([box.x1, *xs]), min([box.y1, *ys]), max([box.x2, *xs]), max([box.y2, *ys]))
 
 
+def _kept(mask: BoolMask, base: BoolMask) -> float:
+    """Share of a mask that another one has."""
+    return np.count_nonzero(mask & base) / np.count_nonzero(base)
+
+
 def _obeyed(mask: BoolMask, clicks: Sequence[Click], size: ImageSize) -> int:
-    return sum(_is_on(mask, click.in_px(size)) == click.is_positive for click in clicks)
+    return sum(_obeys(mask, one, size) for one in clicks)
 
 
-def _is_on(mask: BoolMask, point: Point) -> bool:
-    height, width = mask.shape
-    row, column = min(int(point.y), height - 1), min(int(point.x), width - 1)
-    return bool(np.asarray(mask)[row, column])
+def _obeys(mask: BoolMask, click: Click, size: ImageSize) -> bool:
+    point = click.in_px(size)
+    row, column = min(int(point.y), size.height - 1), min(int(point.x), size.width - 1)
+    return bool(mask[row, column]) == click.is_positive

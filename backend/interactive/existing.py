@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from backend.interactive.gesture import Gesture
 from backend.interactive.memory import Remembered, TaskMemory
+from backend.interactive.on_screen import Screen, box_of, label_of, read_screen
 from backend.labelling import Labelling
-from backend.regions import read_regions, read_results
+from backend.regions import Region, read_regions
 from backend.translate import Shown
+from backend.true_masks import is_mask_region
 from segzero_ml.errors import SegZeroError
 from segzero_ml.types import Box, ImageSize, Point
 
@@ -22,7 +24,7 @@ LEAST_GROWN: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class _Candidate:
     """An object that may be meant, not decoded yet.
 
     Args:
@@ -30,14 +32,16 @@ class Candidate:
         label: Its label.
         box_px: Around the mask that the model gave it.
         results: Its regions as the task holds them; none where only the memory has it.
-        remembered: As it was shown last; None where the backend does not know it any more.
+        known: As it was shown last; None where the backend does not know it any more.
+        is_decided: Whether the task's regions were saved after it was shown.
     """
 
     id: str
     label: str
     box_px: Box
     results: tuple[Mapping[str, Any], ...] = ()
-    remembered: Remembered | None = None
+    known: Remembered | None = None
+    is_decided: bool = False
 
 
 def meant(
@@ -46,32 +50,35 @@ def meant(
     memory: TaskMemory,
     labelling: Labelling,
     size: ImageSize,
-) -> Shown | None:
-    """The object that clicks refine, as it is shown now; None for a new one.
+) -> Remembered | None:
+    """The object that clicks refine, as it is on the annotator's screen; None for a new one.
 
-    Clicks that only add to those which made an object mean that one. Else it is the smallest
-    object of the same label whose box, a little grown, holds every positive click; without
-    positive clicks the smallest one that a negative click lies on. A box drawn without
-    clicks is a new object.
+    Clicks that only add to those which made an object mean that one, which is then still a
+    suggestion. Else it is the smallest object of the same label whose box, a little grown,
+    holds every positive click; without positive clicks the smallest one that a negative click
+    lies on. A box drawn without clicks is a new object.
 
     Only the object that is meant is decoded, however many there are.
     """
+    screen = read_screen(raw_task)
     label = gesture.label if any(one.name == gesture.label for one in labelling.labels) else ""
     for known in reversed(memory.objects.values()):
         is_same = known.clicks and set(known.clicks) <= set(gesture.clicks)
         if is_same and label in ("", known.shown.label):
-            return known.shown
+            results = screen.objects.get(known.shown.id, ())
+            one = _Candidate(known.shown.id, known.shown.label, known.box_px, results, known)
+            return _now(one, labelling, size)
     if not gesture.clicks:
         return None
     chosen = [
         one
-        for one in _candidates(raw_task, memory)
+        for one in _candidates(screen, memory)
         if (not label or one.label == label) and _is_meant(one.box_px, gesture, size)
     ]
     for one in sorted(chosen, key=lambda one: one.box_px.area):
-        shown = _now(one, labelling, size)
-        if shown is not None:
-            return shown
+        current = _now(one, labelling, size)
+        if current is not None:
+            return current
     return None
 
 
@@ -89,80 +96,61 @@ def _holds(box: Box, point: Point, x: float, y: float) -> bool:
     return box.x1 - x <= point.x <= box.x2 + x and box.y1 - y <= point.y <= box.y2 + y
 
 
-def _candidates(raw_task: Mapping[str, Any], memory: TaskMemory) -> Iterator[Candidate]:
-    """Objects of the annotator's own draft, or else of what the task was opened with."""
-    stored: dict[str, list[Mapping[str, Any]]] = {}
-    for result in _on_screen(raw_task):
-        meta = result.get("meta")
-        if isinstance(meta, Mapping) and isinstance(meta.get("box"), list):
-            key = meta.get("object") or result.get("id")
-            if isinstance(key, str):
-                stored.setdefault(key, []).append(result)
-    for key, results in stored.items():
-        box = _box(results[0]["meta"]["box"])
+def _candidates(screen: Screen, memory: TaskMemory) -> Iterator[_Candidate]:
+    """What is stored of the annotator's screen, and what was shown since.
+
+    What was shown, but is missing from work that was saved later, was deleted, undone or
+    rejected. What was refined from something that is not stored here is on another annotator's
+    screen.
+    """
+    for key, results in screen.objects.items():
+        known = memory.objects.get(key)
+        is_decided = known is not None and screen.is_after(known.at)
+        box = box_of(results[0]) if known is None or is_decided else known.box_px
         if box is not None:
-            known = memory.objects.get(key)
-            yield Candidate(key, _label(results), box, tuple(results), known)
+            yield _Candidate(key, label_of(results), box, results, known, is_decided)
     for key, one in memory.objects.items():
-        if key not in stored:
-            yield Candidate(key, one.shown.label, one.box_px, (), one)
+        if key not in screen.objects and not one.is_stored and not screen.is_after(one.at):
+            yield _Candidate(key, one.shown.label, one.box_px, (), one)
 
 
-def _on_screen(raw_task: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Results of what was saved last: a draft, else an annotation, else a prediction."""
-    for name in ("drafts", "annotations", "predictions"):
-        saved = raw_task.get(name)
-        found = (
-            [one for one in saved if isinstance(one, Mapping)] if isinstance(saved, list) else []
-        )
-        if found:
-            last = max(found, key=lambda one: str(one.get("updated_at") or one.get("created_at")))
-            try:
-                return read_results(last.get("result"))
-            except SegZeroError:
-                return ()
-    return ()
-
-
-def _now(one: Candidate, labelling: Labelling, size: ImageSize) -> Shown | None:
-    """The object as the annotator sees it: as changed by hand, unless it was answered since."""
-    if not one.results:
-        return None if one.remembered is None else one.remembered.shown
-    try:
-        regions = read_regions(one.results, labelling.image, size, labelling.masked_labels)
-    except SegZeroError:
-        regions = ()
-    if not regions:
-        return None if one.remembered is None else one.remembered.shown
-    region = regions[0]
-    if one.remembered is not None and (
-        region.origin != "prediction-changed" or one.remembered.made_from == region.rle.counts
-    ):
-        return one.remembered.shown
-    return Shown(
-        id=one.id,
-        label=region.label,
-        rle=region.rle,
-        score=0.0,
-        request=region.request or "",
-        note=region.note,
-        model_version=region.model_version or "",
+def _now(one: _Candidate, labelling: Labelling, size: ImageSize) -> Remembered | None:
+    """The object as the annotator sees it: as it is stored, unless it was refined since."""
+    known, region = one.known, _region(one.results, labelling, size)
+    if region is None:
+        is_erased = one.is_decided and any(map(is_mask_region, one.results))
+        return None if is_erased else known
+    drawn = hash(region.rle.counts)
+    if known is not None and drawn == known.drawn:
+        shown = replace(known.shown, label=region.label or known.shown.label)
+        return replace(known, shown=shown, is_stored=True)
+    if known is not None and drawn in known.made_from and not one.is_decided:
+        return replace(known, is_stored=True)
+    return Remembered(
+        shown=Shown(
+            id=one.id,
+            label=region.label,
+            rle=region.rle,
+            score=0.0,
+            request=region.request or "",
+            note=region.note,
+            model_version=region.model_version or "",
+        ),
+        box_px=one.box_px,
+        drawn=drawn,
+        earlier=() if known is None else (*known.earlier, *known.clicks),
+        is_painted=region.origin in ("prediction-changed", "manual"),
+        is_stored=True,
     )
 
 
-def _label(results: Sequence[Mapping[str, Any]]) -> str:
-    for result in results:
-        value = result.get("value")
-        for key, labels in value.items() if isinstance(value, Mapping) else ():
-            if str(key).endswith("labels") and isinstance(labels, list) and labels:
-                return str(labels[0])
-    return ""
-
-
-def _box(value: object) -> Box | None:
-    if not isinstance(value, list) or len(value) != 4:
+def _region(
+    results: Sequence[Mapping[str, Any]], labelling: Labelling, size: ImageSize
+) -> Region | None:
+    if not results:
         return None
-    if not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 1e6 for v in value):
+    try:
+        regions = read_regions(results, labelling.image, size, labelling.masked_labels)
+    except SegZeroError:
         return None
-    x1, y1, x2, y2 = value
-    return Box(x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+    return regions[0] if regions else None

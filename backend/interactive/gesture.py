@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from backend.labelling import Labelling
+from backend.shapes import Rectangle
 from segzero_ml.types import Box, ImageSize, Point
 
 MAX_CLICKS: Final = 64
@@ -36,20 +36,21 @@ class Gesture:
 
     Args:
         clicks: In their order.
-        box_pct: The box drawn last, or None.
+        box: The box drawn last, or None.
         label: The label that they were made with; empty where it says none.
     """
 
     clicks: tuple[Click, ...] = ()
-    box_pct: Box | None = None
+    box: Rectangle | None = None
     label: str = ""
 
     def box_px(self, size: ImageSize) -> Box | None:
-        """The box in pixels of the upright original image."""
-        if self.box_pct is None:
+        """The upright box around it, cut to the picture, in pixels; None where that is empty."""
+        if self.box is None:
             return None
-        x1, y1, x2, y2 = (value / _PERCENT for value in self.box_pct.as_tuple())
-        return Box(x1 * size.width, y1 * size.height, x2 * size.width, y2 * size.height)
+        corners = self.box.corners_px(size).clip(0, (size.width, size.height))
+        (x1, y1), (x2, y2) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+        return Box(x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,11 @@ class TextBox:
     id: str = ""
     lines: tuple[str, ...] = ()
 
+    def begins_with(self, other: TextBox) -> bool:
+        """Whether it is the same box and has all lines that the other has, in their order."""
+        is_same = self.id != "" and self.id == other.id
+        return is_same and self.lines[: len(other.lines)] == other.lines
+
 
 def read_gesture(results: Sequence[Mapping[str, Any]], labelling: Labelling) -> Gesture | None:
     """The clicks and the box of a call's context, or None without any.
@@ -72,7 +78,7 @@ def read_gesture(results: Sequence[Mapping[str, Any]], labelling: Labelling) -> 
     that is no number.
     """
     clicks: list[Click] = []
-    box: Box | None = None
+    box: Rectangle | None = None
     label = ""
     for result in results:
         value = result.get("value")
@@ -123,22 +129,11 @@ def _point(value: Mapping[str, Any]) -> Point | None:
     return Point(x, y)
 
 
-def _box(value: Mapping[str, Any]) -> Box | None:
-    """The upright box around a rectangle, cut to the picture."""
-    numbers = [_number(value.get(name)) for name in ("x", "y", "width", "height")]
-    x, y, width, height = numbers
+def _box(value: Mapping[str, Any]) -> Rectangle | None:
+    x, y, width, height = (_number(value.get(name)) for name in ("x", "y", "width", "height"))
     if x is None or y is None or width is None or height is None:
         return None
-    # The turn is in pixels of a picture of any shape; a box around it is all that is needed,
-    # and the segmenter forgives one that is a little loose.
-    turn = math.radians(_number(value.get("rotation")) or 0.0)
-    corners = [(0.0, 0.0), (width, 0.0), (width, height), (0.0, height)]
-    xs = [x + dx * math.cos(turn) - dy * math.sin(turn) for dx, dy in corners]
-    ys = [y + dx * math.sin(turn) + dy * math.cos(turn) for dx, dy in corners]
-    cut = [min(max(v, 0.0), _PERCENT) for v in (min(xs), min(ys), max(xs), max(ys))]
-    if cut[0] >= cut[2] or cut[1] >= cut[3]:
-        return None
-    return Box(*cut)
+    return Rectangle(x, y, width, height, _number(value.get("rotation")) or 0.0)
 
 
 def _number(value: object) -> float | None:

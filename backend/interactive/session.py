@@ -9,10 +9,12 @@ from typing import Any, Final
 
 from PIL import Image
 
-from backend.interactive.cutting import Cuts, cut
+from backend.call import log_failure
+from backend.interactive.cutting import Base, Cuts, cut
 from backend.interactive.existing import meant
 from backend.interactive.gesture import Gesture, read_gesture, text_box
-from backend.interactive.memory import Memory, TaskKey, TaskMemory, remembered
+from backend.interactive.memory import Memory, Remembered, TaskKey, TaskMemory, remembered
+from backend.interactive.on_screen import by_object, was_typed_before
 from backend.labelling import Labelling
 from backend.model_thread import Predicts
 from backend.task_requests import LabelRequest, prompted_request
@@ -27,7 +29,7 @@ from backend.translate import (
     to_task_result,
 )
 from segzero_ml import masks
-from segzero_ml.errors import ModelError, RequestError
+from segzero_ml.errors import LabellingConfigError, ModelError, RequestError
 from segzero_ml.reasoner.prompts import normalise_request
 from segzero_ml.types import ImageSize, Rle
 
@@ -99,14 +101,18 @@ class Interactive:
         image = await turn.image()
         answer = await turn.ask(image, typed)
         shown = list(objects(answer))
-        self._remember(turn, *shown)
+        refined = None
         if gesture is not None and shown:
-            refined, _ = await self._refine(turn, gesture, image, shown[0])
+            base = await asyncio.to_thread(_as_shown, shown[0], turn.labelling)
+            if base is not None:
+                refined, _ = await self._refine(turn, gesture, image, base)
             if refined is not None:
-                shown = [refined if one.id == refined.id else one for one in shown]
+                shown[0] = refined.shown
         reply = await asyncio.to_thread(
             to_task_result, [answer], turn.labelling, new_region_id, shown
         )
+        others = [one for one in shown if refined is None or one.id != refined.shown.id]
+        self._remember(turn, *await asyncio.to_thread(_all_of, others, reply["result"]))
         self._note_typed(turn, typed.text)
         return reply
 
@@ -114,15 +120,22 @@ class Interactive:
         """The request that was just typed; None where another box was edited, or none was.
 
         Label Studio sends all boxes of the image whichever was edited. If the request box
-        holds what it held when it was answered, or less, nobody typed into it.
+        holds what it held when it was answered, or less, nobody typed into it; where nothing
+        is known of it, what the annotator has saved counts as answered.
         """
         typed = prompted_request(turn.results, turn.labelling)
         if typed is None:
             return None
         normalise_request(typed.text)
-        box = text_box(turn.results, turn.labelling.prompt)
-        known = self._known(turn).box
-        if box.id and box.id == known.id and box.lines == known.lines[: len(box.lines)]:
+        control = turn.labelling.prompt
+        box = text_box(turn.results, control)
+        known = self._known(turn).boxes.get(box.id)
+        is_old = (
+            was_typed_before(turn.task, turn.results, control, box)
+            if known is None
+            else known.begins_with(box)
+        )
+        if is_old:
             self._note_typed(turn)
             return None
         return typed
@@ -132,35 +145,37 @@ class Interactive:
         version = turn.pipeline.model_version
         image = await turn.image()
         size = ImageSize(image.width, image.height)
-        refined = await asyncio.to_thread(
-            meant, gesture, turn.task, self._known(turn), turn.labelling, size
-        )
-        shown, regions = await self._refine(turn, gesture, image, refined)
-        if shown is None:
+        known = self._known(turn)  # a copy: what follows runs in another thread
+        base = await asyncio.to_thread(meant, gesture, turn.task, known, turn.labelling, size)
+        if base is None:
+            try:
+                _new_label(gesture, turn.labelling)
+            except LabellingConfigError as error:
+                log_failure(turn.task, error)
+                return error_result(str(error), turn.labelling, version)
+        found, regions = await self._refine(turn, gesture, image, base)
+        if found is None:
             return empty_result(version)
-        return {"model_version": version, "score": shown.score, "result": regions}
+        return {"model_version": version, "score": found.shown.score, "result": regions}
 
     async def _refine(
-        self, turn: Turn, gesture: Gesture, image: Image.Image, base: Shown | None
-    ) -> tuple[Shown | None, list[dict[str, Any]]]:
+        self, turn: Turn, gesture: Gesture, image: Image.Image, base: Remembered | None
+    ) -> tuple[Remembered | None, list[dict[str, Any]]]:
         """The object that clicks make of another one, or of nothing, with its regions."""
         pipeline = turn.pipeline
         if not isinstance(pipeline, Cuts):
             raise ModelError("The model that serves cannot answer clicks.")
-        is_on = gesture.box_pct is not None or any(one.is_positive for one in gesture.clicks)
+        box_px = gesture.box_px(ImageSize(image.width, image.height))
+        is_on = box_px is not None or any(one.is_positive for one in gesture.clicks)
         if base is None and not is_on:
             return None, []
         async with self._slots:
             found = await asyncio.to_thread(_cut, pipeline, image, gesture, base, turn.labelling)
-        shown = found[0]
-        if shown is not None and turn.key is not None:
-            one = remembered(shown, gesture.clicks, base)
-            if one is not None:
-                self._memory.remember(turn.key, one)
+        if found[0] is not None:
+            self._remember(turn, found[0])
         return found
 
-    def _remember(self, turn: Turn, *shown: Shown) -> None:
-        found = [one for one in map(remembered, shown) if one is not None]
+    def _remember(self, turn: Turn, *found: Remembered) -> None:
         if turn.key is not None and found:
             self._memory.remember(turn.key, *found)
 
@@ -173,31 +188,66 @@ class Interactive:
         return TaskMemory() if turn.key is None else self._memory.of(turn.key)
 
 
+def _as_shown(shown: Shown, labelling: Labelling) -> Remembered | None:
+    return remembered(shown, to_regions(shown, labelling))
+
+
+def _all_of(shown: Sequence[Shown], results: Sequence[Mapping[str, Any]]) -> list[Remembered]:
+    """What to remember of objects that a reply shows."""
+    regions = by_object(results)
+    found = (remembered(one, regions.get(one.id, ())) for one in shown)
+    return [one for one in found if one is not None]
+
+
 def _cut(
     pipeline: Cuts,
     image: Image.Image,
     gesture: Gesture,
-    base: Shown | None,
+    base: Remembered | None,
     labelling: Labelling,
-) -> tuple[Shown | None, list[dict[str, Any]]]:
-    mask, score = cut(pipeline, image, gesture, None if base is None else masks.decode(base.rle))
+) -> tuple[Remembered | None, list[dict[str, Any]]]:
+    begun = None
+    if base is not None:
+        before = (*base.earlier, *base.clicks)
+        begun = Base(masks.decode(base.shown.rle), before, base.is_painted)
+    mask, score = cut(pipeline, image, gesture, begun)
     if not mask.any():
         return None, []
     shown = _shown(masks.encode(mask), score, gesture, base, labelling, pipeline)
-    return shown, to_regions(shown, labelling)
+    regions = to_regions(shown, labelling)
+    return remembered(shown, regions, gesture.clicks, base), regions
 
 
 def _shown(
     rle: Rle,
     score: float,
     gesture: Gesture,
-    base: Shown | None,
+    base: Remembered | None,
     labelling: Labelling,
     pipeline: Any,
 ) -> Shown:
     version: str = pipeline.model_version
     if base is not None:
-        return replace(base, rle=rle, score=score, model_version=version)
-    names = [label.name for label in labelling.labels]
-    label = gesture.label if gesture.label in names else names[0]
+        return replace(base.shown, rle=rle, score=score, model_version=version)
+    label = _new_label(gesture, labelling)
     return Shown(new_region_id(), label, rle, score, "", "", version)
+
+
+def _new_label(gesture: Gesture, labelling: Labelling) -> str:
+    """The label of an object that clicks make of nothing.
+
+    Raises:
+        LabellingConfigError: They have a label that no region can be shown with, and there are
+            several others.
+    """
+    names = [label.name for label in labelling.labels]
+    if gesture.label in names:
+        return gesture.label
+    if gesture.label and len(names) > 1:
+        controls = " or ".join(shape.name for shape in labelling.outputs)
+        raise LabellingConfigError(
+            f'Nothing can be shown with the label "{gesture.label}": only a control for clicks '
+            "has it.",
+            f"Click with another label, or give {controls} this one in the labelling config.",
+        )
+    return names[0]

@@ -1,8 +1,10 @@
-"""A mask as few-cornered closed outlines that a browser fills back to almost the same mask.
+"""A mask as one few-cornered closed outline that a browser fills back to almost the same mask.
 
 The outline runs along the pixels' edges, so that before it is simplified it is exact. Label
-Studio's polygons have no holes: a hole is joined to the outline around it by a slit that is
-walked twice, and runs the other way round, so that filling leaves it empty.
+Studio's polygons have no holes and no parts: a hole is joined to the outline around it by a slit
+that is walked twice, and runs the other way round, so that filling leaves it empty; parts that
+lie by themselves are joined in the same way, and run the same way round. A polygon for each part
+would not do: the editor never takes a region away, so that one would stay when its part is gone.
 """
 
 from __future__ import annotations
@@ -30,15 +32,15 @@ TOLERANCES_PX: Final = (2.0, 1.0, 0.5, 0.0)
 _Outline = NDArray[np.float64]  # (n, 2): x and y of the corners
 
 
-def outlines(mask: BoolMask) -> list[_Outline]:
-    """Closed outlines of the parts of a mask, the largest part first.
+def outline(mask: BoolMask) -> _Outline:
+    """One closed outline of all parts of a mask.
 
     Args:
-        mask: Bool, shape (height, width).
+        mask: Bool, shape (height, width), with at least one pixel.
 
     Returns:
-        For each part that lies by itself the corners, float64 of shape (n, 2): x and y in
-        pixels. Parts and holes below `LEAST_SHARE` are left out, but never the largest part.
+        The corners, float64 of shape (n, 2): x and y in pixels. Parts and holes below
+        `LEAST_SHARE` are left out, but never the largest part.
     """
     least = LEAST_SHARE * np.count_nonzero(mask)
     parts, count = ndimage.label(mask)  # pixels that touch at a corner only are apart
@@ -49,12 +51,12 @@ def outlines(mask: BoolMask) -> list[_Outline]:
     found_in = []
     for number in shown:
         rows, columns = found[number]
-        outline = _outline(parts[rows, columns] == number + 1, least)
-        found_in.append(outline + np.array([columns.start, rows.start], dtype=np.float64))
-    return found_in
+        part = _part_outline(parts[rows, columns] == number + 1, least)
+        found_in.append(part + np.array([columns.start, rows.start], dtype=np.float64))
+    return _join(found_in)
 
 
-def _outline(part: BoolMask, least_hole: float) -> _Outline:
+def _part_outline(part: BoolMask, least_hole: float) -> _Outline:
     """Outline of one part, with its holes, simplified as far as the mask stays the same."""
     part = _without_small_holes(part, least_hole)
     loops = _loops(part)
@@ -160,13 +162,13 @@ def _distances(points: _Outline, start: _Outline, end: _Outline) -> NDArray[np.f
 
 
 def _join(loops: list[_Outline]) -> _Outline:
-    """One outline: each hole is entered and left over the shortest slit from what is joined."""
-    joined, *holes = loops
-    for hole in holes:
-        gaps, nearest = cKDTree(joined).query(hole)
+    """One outline: each loop is entered and left over the shortest slit from what is joined."""
+    joined, *others = loops
+    for loop in others:
+        gaps, nearest = cKDTree(joined).query(loop)
         entry = int(np.argmin(gaps))
         at = int(nearest[entry])
-        turned = np.roll(hole, -entry, axis=0)
+        turned = np.roll(loop, -entry, axis=0)
         joined = np.vstack([joined[: at + 1], turned, turned[:1], joined[at:]])
     return joined
 

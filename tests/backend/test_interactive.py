@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,11 +14,20 @@ from hypothesis import strategies as st
 from label_studio_sdk.label_interface.interface import LabelInterface as _LabelInterface
 
 from backend.brush import encode_rle
-from backend.interactive.gesture import Click, TextBox, read_gesture
-from backend.interactive.memory import KEPT_S, MAX_OBJECTS, MAX_TASKS, Memory, remembered
+from backend.interactive.gesture import TextBox, read_gesture
+from backend.interactive.memory import (
+    KEPT_S,
+    MAX_BYTES,
+    MAX_OBJECTS,
+    MAX_TASKS,
+    Memory,
+    Remembered,
+    remembered,
+)
 from backend.labelling import parse_config
 from backend.regions import read_regions
-from backend.translate import Shown
+from backend.translate import Shown, to_regions
+from backend.true_masks import true_mask
 from segzero_ml import masks
 from segzero_ml.pipeline import Pipeline
 from segzero_ml.tiny.scenes import Scene, SceneObject
@@ -349,32 +359,91 @@ def test_any_context_is_read_or_left_out(results: list[dict[str, Any]]) -> None:
             assert box_px.y1 < box_px.y2 <= 20
 
 
-def test_turned_box_becomes_the_upright_one_around_it() -> None:
-    value = {"x": 50, "y": 50, "width": 10, "height": 20, "rotation": 90}
-    found = read_gesture([{"type": "rectangle", "to_name": "image", "value": value}], LABELLING)
+def turned_box(degrees: float, size: ImageSize) -> dict[str, Any]:
+    """320 x 16 pixels from (800, 40) on a picture of 1600 x 400."""
+    value = {"x": 50, "y": 10, "width": 20, "height": 4, "rotation": degrees}
+    sides = {"original_width": size.width, "original_height": size.height}
+    return {"id": "b", "type": "rectangle", "to_name": "image", "value": value, **sides}
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 90, 170])
+def test_turned_box_means_the_pixels_that_label_studio_shows_in_it(degrees: float) -> None:
+    size = ImageSize(1600, 400)
+    drawn = turned_box(degrees, size)
+    found = read_gesture([drawn], LABELLING)
     assert found is not None
-    assert found.box_pct is not None
-    assert found.box_pct.as_tuple() == pytest.approx((30, 50, 50, 60))
+    around = found.box_px(size)
+    covered = masks.bounding_box_px(true_mask(drawn, size))
+    assert around is not None
+    assert covered is not None
+    assert around.as_tuple() == pytest.approx(covered.as_tuple(), abs=1)
 
 
-def shown(number: int) -> Shown:
+def test_box_beside_the_picture_means_nothing() -> None:
+    found = read_gesture([turned_box(180, ImageSize(10, 10))], LABELLING)
+    assert found is not None
+    value = {"x": 101, "y": 10, "width": 20, "height": 4}
+    beside = read_gesture([{"type": "rectangle", "to_name": "image", "value": value}], LABELLING)
+    assert beside is not None
+    assert beside.box_px(ImageSize(10, 10)) is None
+
+
+def known(number: int, **more: Any) -> Remembered:
     mask = np.zeros((4, 4), dtype=np.bool_)
     mask[1:3, 1:3] = True
-    return Shown(f"r{number}", "A", masks.encode(mask), 0.5, "", "", "tiny@1")
+    shown = Shown(f"r{number}", "A", masks.encode(mask), 0.5, "", "", "tiny@1")
+    found = remembered(replace(shown, **more), to_regions(shown, LABELLING))
+    assert found is not None
+    return found
 
 
 def test_memory_is_bounded_and_forgets_the_oldest() -> None:
     memory = Memory()
-    one = remembered(shown(1), (Click(Point(1, 1)),))
-    assert one is not None
+    one = known(1)
     for number in range(MAX_TASKS + 1):
         memory.remember((1, number), one)
     assert not memory.of((1, 0)).objects
     assert memory.of((1, MAX_TASKS)).objects == {"r1": one}
-    many = [found for n in range(MAX_OBJECTS) if (found := remembered(shown(n))) is not None]
-    memory.remember((2, 1), *many)
+    memory.remember((2, 1), *(known(n) for n in range(MAX_OBJECTS)))
     assert len(memory.of((2, 1)).objects) == MAX_OBJECTS
     assert not memory.of((1, MAX_TASKS)).objects
+
+
+def test_what_was_typed_into_many_tasks_or_at_great_length_does_not_fill_the_memory() -> None:
+    memory = Memory()
+    for number in range(MAX_TASKS + 100):
+        memory.note_typed((1, number), TextBox(str(number), ("x",)))
+    assert memory.tasks == MAX_TASKS
+    for number in range(5 * MAX_TASKS):
+        memory.note_typed((2, 1), TextBox(str(number), ("x" * 100,)))
+    assert len(memory.of((2, 1)).boxes) < MAX_TASKS
+    for number in range(20):
+        memory.note_typed((3, number), TextBox("b", ("x" * (MAX_BYTES // 8),)))
+    assert 0 < memory.nbytes <= MAX_BYTES
+    assert memory.of((3, 19)).boxes
+
+
+def test_large_masks_are_forgotten_before_they_fill_the_memory() -> None:
+    memory = Memory()
+    for number in range(20):
+        memory.remember((1, 1), known(number, note="x" * (MAX_BYTES // 8)))
+    assert 0 < memory.nbytes <= MAX_BYTES
+    assert "r19" in memory.of((1, 1)).objects
+    memory.remember((1, 2), known(1))
+    for number in range(MAX_TASKS):
+        memory.remember((2, number), known(1))
+    assert memory.nbytes < 5000 * MAX_TASKS
+
+
+def test_what_a_click_looks_through_does_not_change_while_another_one_is_answered() -> None:
+    memory = Memory()
+    memory.remember((1, 1), known(1))
+    before = memory.of((1, 1))
+    looked_through = iter(before.objects.values())
+    memory.remember((1, 1), known(2))
+    memory.note_typed((1, 1), TextBox("b", ("x",)))
+    assert [one.shown.id for one in looked_through] == ["r1"]
+    assert not before.boxes
 
 
 def test_what_was_typed_is_kept_for_a_while_in_its_own_project() -> None:

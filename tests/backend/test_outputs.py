@@ -17,10 +17,10 @@ from PIL import Image
 from backend import outputs
 from backend.controls import MASKS, Kind
 from backend.labelling import parse_config
-from backend.outputs.contours import outlines
+from backend.outputs.contours import outline
 from backend.regions import read_regions
 from backend.shapes import fill_polygon
-from backend.translate import Labelled, error_result, to_task_result
+from backend.translate import Labelled, Shown, error_result, to_regions, to_task_result
 from segzero_ml import masks
 from segzero_ml.errors import MaskError
 from segzero_ml.types import BoolMask, Box, ImageSize, Prediction, Segment
@@ -73,8 +73,7 @@ def predicted(*found: BoolMask, reasoning: str = "It is round.") -> Prediction:
 
 def filled(mask: BoolMask) -> BoolMask:
     height, width = mask.shape
-    parts = [fill_polygon(one, ImageSize(width, height)) for one in outlines(mask)]
-    return masks.union(parts, ImageSize(width, height))
+    return fill_polygon(outline(mask), ImageSize(width, height))
 
 
 bits = arrays.arrays(np.bool_, st.tuples(st.integers(1, 24), st.integers(1, 24)))
@@ -147,13 +146,41 @@ def test_box_is_the_truth_only_where_nobody_can_draw_the_mask() -> None:
     assert read_regions(result, "image", SIZE, {"Star"}) == ()
 
 
-def test_object_in_two_parts_is_two_polygons_and_one_object() -> None:
+def test_object_in_two_parts_is_one_polygon_that_fills_both_and_nothing_between() -> None:
     both = ring() | ring((48, 20), 8, 0)
     labelling = parse_config(config(Kind.POLYGON))
     result = to_task_result([Labelled(predicted(both), "Star")], labelling)["result"]
-    assert len(result) == 2
+    assert len(result) == 1
     [region] = read_regions(result, "image", SIZE)
     assert masks.iou(masks.decode(region.rle), both) > 0.95
+
+
+@settings(deadline=None)
+@given(bits, bits, st.permutations(list(Kind)))
+def test_what_an_object_becomes_takes_the_place_of_what_it_was(
+    before: BoolMask, after: BoolMask, kinds: list[Kind]
+) -> None:
+    """The editor sets regions by their ids and takes none away."""
+    labelling = parse_config(config(*kinds))
+    found = [mask for mask in (before, after) if mask.any()]
+    shown = [
+        to_regions(Shown("x", "Star", masks.encode(mask), 0.9, "", "", "v"), labelling)
+        for mask in found
+    ]
+    kept = [{one["id"]: (one["type"], one["from_name"]) for one in regions} for regions in shown]
+    assert all(len(ids) == len(kinds) for ids in kept)
+    assert all(ids == kept[0] for ids in kept)
+
+
+def test_polygon_of_an_object_that_lost_a_part_shows_the_part_that_is_left() -> None:
+    labelling = parse_config(config(Kind.POLYGON))
+    one = ring((48, 20), 8, 0)
+    drawn: dict[str, Any] = {}
+    for mask in (ring() | one, one):
+        shown = Shown("x", "Star", masks.encode(mask), 0.9, "", "", "v")
+        drawn.update({region["id"]: region for region in to_regions(shown, labelling)})
+    [region] = read_regions(list(drawn.values()), "image", SIZE)
+    assert masks.iou(masks.decode(region.rle), one) > 0.95
 
 
 @settings(deadline=None)
@@ -169,8 +196,7 @@ def test_outline_of_a_large_smooth_mask_has_few_corners_and_keeps_its_hole() -> 
     rows, columns = np.ogrid[:600, :800]
     distance = np.hypot(rows - 300, columns - 400)
     large: BoolMask = (distance < 250) & (distance > 120)
-    [outline] = outlines(large)
-    assert len(outline) < 80
+    assert len(outline(large)) < 80
     assert masks.iou(filled(large), large) > 0.97
     assert not filled(large)[300, 400]
 
@@ -180,12 +206,11 @@ def test_specks_and_pinholes_are_left_out_of_outlines() -> None:
     mask[10:90, 10:90] = True
     mask[40, 40] = False
     mask[2, 2] = True
-    [outline] = outlines(mask)
-    assert len(outline) == 4
+    assert len(outline(mask)) == 4
 
 
 def test_bitmask_is_black_where_the_mask_is_and_transparent_elsewhere() -> None:
-    [value] = outputs.values(Kind.BITMASK, ring())
+    value = outputs.value(Kind.BITMASK, ring())
     with Image.open(BytesIO(base64.b64decode(value["imageDataURL"].split(",")[1]))) as image:
         pixels = np.asarray(image)
     assert pixels.shape == (SIZE.height, SIZE.width, 4)
@@ -194,10 +219,10 @@ def test_bitmask_is_black_where_the_mask_is_and_transparent_elsewhere() -> None:
 
 
 def test_keypoint_lies_on_the_object_and_the_box_around_it() -> None:
-    [point] = outputs.values(Kind.KEYPOINT, ring())
+    point = outputs.value(Kind.KEYPOINT, ring())
     column, row = point["x"] * SIZE.width / 100, point["y"] * SIZE.height / 100
     assert ring()[int(row), int(column)]
-    [box] = outputs.values(Kind.RECTANGLE, ring())
+    box = outputs.value(Kind.RECTANGLE, ring())
     around = masks.bounding_box_px(ring())
     assert around is not None
     assert box["x"] * SIZE.width / 100 == pytest.approx(around.x1, abs=1e-4)
@@ -206,7 +231,7 @@ def test_keypoint_lies_on_the_object_and_the_box_around_it() -> None:
 
 def test_empty_mask_is_refused() -> None:
     with pytest.raises(MaskError, match="empty"):
-        outputs.values(Kind.BRUSH, np.zeros((3, 3), dtype=np.bool_))
+        outputs.value(Kind.BRUSH, np.zeros((3, 3), dtype=np.bool_))
 
 
 def test_note_goes_to_each_region_and_to_the_picture() -> None:
