@@ -12,7 +12,7 @@ from backend.interactive.gesture import text_box
 from backend.labelling import Labelling
 from backend.late_answers import item_key
 from backend.model_thread import Predicts
-from backend.protocol import PredictBody, Results
+from backend.protocol import Context, PredictBody, Results
 from backend.translate import empty_result, error_result
 from segzero_ml.errors import SegZeroError
 
@@ -100,12 +100,8 @@ class Call:
         found = self.answered.get(index)
         if found is not None:
             return found
-        if self.context is None:
-            return []
-        version = self.pipeline.model_version
-        if not any(text_box(self.context.result, self.labelling.prompt).lines):
-            return empty_result(version)
-        return error_result(self.problems.get(index, _TOO_LATE), self.labelling, version)
+        why = self.problems.get(index, _TOO_LATE)
+        return missing(self.context, self.labelling, self.pipeline.model_version, why)
 
     def key(self, raw: Any) -> Hashable | None:
         """What makes a task of another call the same work; None where that is not known."""
@@ -122,9 +118,25 @@ class Call:
             self.stop_at = left[most]
 
 
-def missing(body: PredictBody, pipeline: Predicts) -> Any:
-    """What a task without an answer gets."""
-    return [] if body.params.context is None else empty_result(pipeline.model_version)
+def missing(context: Context | None, labelling: Labelling | None, version: str, why: str) -> Any:
+    """What a task without an answer gets; where a request was typed, a note that says why.
+
+    Args:
+        context: What the annotator did; Label Studio expects an object then.
+        labelling: Where notes go; None where the labelling config cannot be read.
+        version: Model version that would have answered.
+        why: What is wrong.
+    """
+    if context is None:
+        return []
+    if labelling is None or not is_typed(context, labelling):
+        return empty_result(version)
+    return error_result(why, labelling, version)
+
+
+def is_typed(context: Context | None, labelling: Labelling) -> bool:
+    """Whether the request box of an interactive call holds anything."""
+    return context is not None and any(text_box(context.result, labelling.prompt).lines)
 
 
 def log_failure(raw: object, error: BaseException) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from typing import Any, Final
 
-from backend.call import Call, Reply, log_failure, missing
+from backend.call import Call, Reply, is_typed, log_failure, missing
 from backend.champions import Champions
 from backend.errors import UnavailableError
 from backend.image_cache import Fetches
@@ -103,7 +103,30 @@ class Predictor:
 
         Raises:
             UnavailableError: The model is still loading, failed to load, or has too much to do.
+                Where a request was typed, a note says so instead: Label Studio shows no error.
         """
+        try:
+            return await self._predict_if_available(body)
+        except UnavailableError as error:
+            told = self._told(body, error)
+            if told is None:
+                raise
+            return told
+
+    def _told(self, body: PredictBody, error: UnavailableError) -> Reply | None:
+        """The refusal of a typed request, as a note."""
+        context = body.params.context
+        try:
+            labelling = parse_config(body.label_config)
+        except LabellingConfigError:
+            return None
+        if not is_typed(context, labelling):
+            return None
+        version, why = self.version_of(body.project), str(error)
+        results: Results = [missing(context, labelling, version, why) for _ in body.tasks]
+        return Reply(results, version, (why,) * len(results))
+
+    async def _predict_if_available(self, body: PredictBody) -> Reply:
         started = self._clock()
         self._check_available()
         self._calls += 1
@@ -125,8 +148,11 @@ class Predictor:
         except LabellingConfigError as error:
             _log.error("predict.config_unusable", extra={"fields": {"reason": str(error)}})
             self._count(failed=len(body.tasks))
-            results: Results = [missing(body, pipeline) for _ in body.tasks]
-            return Reply(results, pipeline.model_version, (str(error),) * len(results))
+            version, why = pipeline.model_version, str(error)
+            results: Results = [
+                missing(body.params.context, None, version, why) for _ in body.tasks
+            ]
+            return Reply(results, version, (why,) * len(results))
         self._check_in_time(call, deadline)
         await self._work_on(call, deadline, lease)
         late = call.total - len(call.ended)

@@ -107,6 +107,21 @@ def test_a_typed_request_that_is_not_answered_in_time_is_told_so_in_the_notes(
     assert notes_of(result) == ["The answer was not ready in time. Ask again in a moment."]
 
 
+def test_a_request_typed_while_the_model_loads_is_told_so_in_the_notes(
+    serve: Serve, tiny_pipeline: Pipeline
+) -> None:
+    go = threading.Event()
+
+    def load() -> Pipeline:
+        go.wait(60)
+        return tiny_pipeline
+
+    with serve(load, load_wait_s=0.2) as running:
+        (result,) = running.predict(task(0), typed=["the star"])
+        go.set()
+    assert notes_of(result) == ["The model is still loading."]
+
+
 def test_health_and_setup_answer_at_once_while_the_model_loads(
     serve: Serve, tiny_pipeline: Pipeline
 ) -> None:
