@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from backend.disk_cache import DiskCache, Kept
 from backend.fetch import ImageFetcher
-from backend.image_urls import is_upload
+from backend.image_urls import is_in_cloud, is_upload
 from backend.settings import Settings
 
 FRESH_S: Final = 120.0
@@ -54,6 +54,8 @@ class CachedFetcher:
         if self._cache is None or not isinstance(value, str) or value.startswith("data:"):
             return await self._fetcher.fetch(value, task_id)
         key = f"{self._settings.label_studio_url}\n{value.strip()}"
+        if is_in_cloud(value):
+            key += f"\n{task_id}"  # another project may have another storage of that name
         found = await asyncio.to_thread(self._cache.get, key)
         if found is not None and self._is_usable(value, found):
             return found.data

@@ -72,6 +72,11 @@ def is_upload(value: str) -> bool:
     return value.strip().startswith(("/data/upload/", "upload/"))
 
 
+def is_in_cloud(value: str) -> bool:
+    """Whether a value names a file that only Label Studio knows how to get, by its storages."""
+    return _CLOUD_URI.fullmatch(value.strip()) is not None
+
+
 def first_target(value: str, settings: Settings, task_id: int | None = None) -> Target:
     """The address of a task's image.
 
@@ -86,7 +91,7 @@ def first_target(value: str, settings: Settings, task_id: int | None = None) -> 
         FetchError: The value is no address that images are fetched from.
     """
     value = value.strip()
-    if _CLOUD_URI.fullmatch(value) and task_id is not None:
+    if is_in_cloud(value) and task_id is not None:
         value = f"/tasks/{task_id}/resolve/?fileuri={_encoded(value)}"
     if value.startswith("upload/"):
         value = f"/data/{value}"

@@ -12,7 +12,7 @@ Redis keys, for a Label Studio, a project and a version:
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -31,6 +31,13 @@ for _, key in ipairs(KEYS) do
     if redis.call('get', key) == ARGV[1] then redis.call('del', key) end
 end
 """
+_RENEW: Final = """
+for _, key in ipairs(KEYS) do
+    if redis.call('get', key) ~= ARGV[1] then return 0 end
+end
+for _, key in ipairs(KEYS) do redis.call('expire', key, ARGV[2]) end
+return 1
+"""
 
 
 @dataclass(slots=True)
@@ -39,10 +46,12 @@ class Reserved:
 
     Args:
         tasks: Their ids.
+        renew: Keeps them for another `WRITING_S`; False where they were lost meanwhile.
         is_unsure: Whether a write is on its way of which nobody knows whether it arrived.
     """
 
     tasks: list[int]
+    renew: Callable[[], bool]
     is_unsure: bool = False
 
 
@@ -137,11 +146,18 @@ class Book:
             for key in keys:
                 pipe.set(key, token, nx=True, ex=WRITING_S)
             ours = [bool(one) for one in pipe.execute()]
-        reserved = Reserved([task for task, is_ours in zip(tasks, ours, strict=True) if is_ours])
+        mine = [key for key, is_ours in zip(keys, ours, strict=True) if is_ours]
+
+        def renew() -> bool:
+            with redis_errors("reserving tasks"):
+                return bool(self._redis.eval(_RENEW, len(mine), *mine, token, str(WRITING_S)))
+
+        reserved = Reserved(
+            [task for task, is_ours in zip(tasks, ours, strict=True) if is_ours], renew
+        )
         try:
             yield reserved
         finally:
-            mine = [key for key, is_ours in zip(keys, ours, strict=True) if is_ours]
             if mine and not reserved.is_unsure:
                 with redis_errors("letting go of tasks"):
                     self._redis.eval(_RELEASE, len(mine), *mine, token)

@@ -80,6 +80,7 @@ def _write_missing(
     ]
     if not bodies:
         return {}
+    _keep(reserved)
     reserved.is_unsure = True
     try:
         client.add_predictions(project, bodies)
@@ -88,16 +89,17 @@ def _write_missing(
         if error.status >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise
         # All or none are taken: one that is refused must not keep out the others.
-        problems = _one_by_one(client, project, bodies)
+        problems = _one_by_one(client, project, bodies, reserved)
     reserved.is_unsure = False
     return problems
 
 
 def _one_by_one(
-    client: LabelStudio, project: int, bodies: Sequence[dict[str, Any]]
+    client: LabelStudio, project: int, bodies: Sequence[dict[str, Any]], reserved: Reserved
 ) -> dict[int, str]:
     problems: dict[int, str] = {}
     for body in bodies:
+        _keep(reserved)
         try:
             client.add_predictions(project, [body])
         except LabelStudioApiError as error:
@@ -106,3 +108,8 @@ def _one_by_one(
             reason = error.detail or "no reason given"
             problems[body["task"]] = f"Label Studio refuses the prediction: {reason}"
     return problems
+
+
+def _keep(reserved: Reserved) -> None:
+    if not reserved.renew():
+        raise LabelStudioError("Writing predictions was held up; somebody else may write them now.")

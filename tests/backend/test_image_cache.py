@@ -167,6 +167,25 @@ def test_what_may_change_under_its_name_is_asked_for_again() -> None:
     assert fetch(web, UPLOAD, LOCAL, fresh_s=0.0) == [b"first", b"second"]
 
 
+def test_a_file_in_cloud_storage_is_kept_for_its_task_only() -> None:
+    web = Web()
+    settings = load_settings(label_studio_url="http://ls:8080")
+
+    async def run() -> None:
+        plain = ImageFetcher(settings, transport=httpx.MockTransport(web))
+        fetcher = CachedFetcher(plain, settings)
+        try:
+            for task_id, content in ((1, b"of one project"), (2, b"of another")):
+                web.content = content
+                for _ in range(2):
+                    assert await fetcher.fetch("s3://bucket/same.png", task_id) == content
+        finally:
+            await fetcher.aclose()
+
+    asyncio.run(run())
+    assert web.asked == 2
+
+
 def test_nothing_is_kept_where_that_is_switched_off() -> None:
     web = Web()
     fetch(web, UPLOAD, UPLOAD, image_cache_bytes=0)

@@ -32,7 +32,7 @@ from backend.preannotate.refresh import enqueue_refresh
 from backend.preannotate.watch import Standing, watch
 from backend.reconcile.projects import open_label_studio
 from backend.settings import Settings, load_settings
-from segzero_ml.errors import ConfigError
+from segzero_ml.errors import ConfigError, LabelStudioError
 from tests.backend.bulk_studio import PROJECT, BulkStudio, served
 from tests.backend.studio import TOKEN
 from training_hooks.redis_client import connect
@@ -225,6 +225,42 @@ def test_a_task_deleted_while_it_is_written_keeps_out_no_other(world: World) -> 
         problems = push(client, world.book(), PROJECT, VERSION, made)
     assert list(problems) == [2]
     assert world.studio.versions(1) == world.studio.versions(3) == [VERSION]
+
+
+def test_tasks_stay_reserved_while_they_are_written_one_by_one(world: World) -> None:
+    keys = [f"segzero:writing:{NAME}:{VERSION}:{number}" for number in (1, 2, 3)]
+    left: list[int] = []
+
+    def pass_time(method: str, path: str) -> None:
+        if method == "POST":
+            world.studio.tasks.pop(2, None)
+            left.append(min(int(str(world.redis.ttl(key))) for key in keys))
+            for key in keys:
+                world.redis.expire(key, 20)  # as if this call had taken most of the time
+
+    world.studio.before = pass_time
+    made: dict[int, dict[str, Any]] = {
+        number: {"result": [], "score": None} for number in (1, 2, 3)
+    }
+    with open_label_studio(world.settings) as client:
+        push(client, world.book(), PROJECT, VERSION, made)
+    assert len(left) == 4
+    assert min(left) > 60
+
+
+def test_tasks_that_somebody_else_has_reserved_meanwhile_are_not_written(world: World) -> None:
+    def lose(method: str, path: str) -> None:
+        if method == "GET":
+            world.redis.set(f"segzero:writing:{NAME}:{VERSION}:1", "somebody else")
+
+    world.studio.before = lose
+    made: dict[int, dict[str, Any]] = {1: {"result": [], "score": None}}
+    with (
+        open_label_studio(world.settings) as client,
+        pytest.raises(LabelStudioError, match="somebody else"),
+    ):
+        push(client, world.book(), PROJECT, VERSION, made)
+    assert world.studio.writes == []
 
 
 def test_a_task_stays_reserved_while_its_write_may_still_arrive(world: World) -> None:
