@@ -91,9 +91,10 @@ class TrainingSettings(BaseSettings):
         description="Greatest share of accepted predictions in a round.",
     )
     train_small_round: int = Field(
-        default=200,
+        default=2000,
         ge=0,
-        description="Corrections up to which a round is small, and takes all there are.",
+        description="Corrections up to which a round is small, and takes all there are; of more "
+        "older ones each round draws others.",
     )
 
     train_threads: int | None = Field(

@@ -5,8 +5,8 @@ schedule, quality that falls, *Start training* in Label Studio, a person on the 
 Three things forbid it whatever asks: a round that runs, too few corrections, and, unless a
 person asked, the pause after a round. Every decision says why.
 
-*New* is what was saved after the corrections of the last round. An accepted prediction teaches
-next to nothing, so it counts for quality alone.
+*New* is what the store learnt after the last round began to read the corrections. An accepted
+prediction teaches next to nothing, so it counts for quality alone.
 """
 
 from __future__ import annotations

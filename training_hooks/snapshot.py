@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from segzero_ml.corrections import Correction, CorrectionKey
+from segzero_ml.corrections import Correction
 from segzero_ml.durable import make_folder
 from segzero_ml.errors import DatasetError, InputError
 from segzero_ml.images import DEFAULT_LIMITS, ImageLimits
 from training_hooks import snapshot_files as files
-from training_hooks.snapshot_choice import Choice, choose
+from training_hooks.snapshot_choice import Choice, choose, newest
 from training_hooks.snapshot_images import ImagePool
 from training_hooks.snapshot_manifest import (
     Manifest,
@@ -39,7 +39,7 @@ from training_hooks.snapshot_records import (
     read_example,
     read_left_out,
 )
-from training_hooks.store_values import ProjectKey
+from training_hooks.store_values import News, ProjectKey
 
 __all__ = [
     "Example",
@@ -110,7 +110,7 @@ def build_snapshot(
     fetch_image: Callable[[Correction], bytes],
     folder: Path,
     options: SnapshotOptions,
-    since: datetime | None,
+    news: News | None,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> Snapshot:
     """Make the snapshot of some corrections, or open it if it is there already.
@@ -125,7 +125,7 @@ def build_snapshot(
             leaves the correction out; any other error stops the making.
         folder: Of the project's snapshots; made if missing.
         options: Shares and seed. The split is the one that the project's first snapshot had.
-        since: Corrections saved after it are new; None: all are.
+        news: Which corrections are new; None: all.
         limits: What an image may measure.
 
     Raises:
@@ -133,16 +133,17 @@ def build_snapshot(
             does not take the snapshot.
         InputError: The corrections are not of one project, or nothing is left to learn from.
     """
-    given = _newest(corrections)
+    given = _of_one_project(corrections)
     project = ProjectKey.of(given[0].key)
     with files.translated(folder):
         make_folder(folder)
         salt, share = files.fixed_split(folder, options.salt, options.held_out_share)
         options = replace(options, salt=salt, held_out_share=share)
         with files.draft(folder) as draft:
-            choice = choose(given, ImagePool(folder, fetch_image, limits), draft, options, since)
+            choice = choose(given, ImagePool(folder, fetch_image, limits), draft, options, news)
             if not choice.sides[Side.TRAIN]:
                 raise _nothing(choice)
+            since = None if news is None else news.since
             return _keep(choice, draft, project, options, since, given)
 
 
@@ -185,18 +186,14 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def _newest(corrections: Iterable[Correction]) -> list[Correction]:
+def _of_one_project(corrections: Iterable[Correction]) -> list[Correction]:
     """Of each annotation its newest revision, by annotation id."""
-    found: dict[CorrectionKey, Correction] = {}
-    for one in corrections:
-        known = found.get(one.key)
-        if known is None or one.revision > known.revision:
-            found[one.key] = one
-    if len({ProjectKey.of(key) for key in found}) > 1:
+    found = newest(corrections)
+    if len({ProjectKey.of(one.key) for one in found}) > 1:
         raise InputError("A snapshot can only be made of the corrections of one project.")
     if not found:
         raise InputError("There is no correction to make a snapshot of.")
-    return sorted(found.values(), key=lambda one: one.key.annotation)
+    return found
 
 
 def _code_version() -> str:

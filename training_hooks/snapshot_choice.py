@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
-from segzero_ml.corrections import Correction, choose_target
+from segzero_ml.corrections import Correction, CorrectionKey, choose_target
 from segzero_ml.datasets import checked_request
 from segzero_ml.errors import DatasetError, FetchError, ImageError
 from segzero_ml.rewards import Truth
@@ -21,6 +21,7 @@ from training_hooks.snapshot_options import (
     keep_to_train,
 )
 from training_hooks.snapshot_records import Example, LeftOut, Origin, Reason, time_text
+from training_hooks.store_values import News
 
 
 @dataclass(slots=True)
@@ -43,12 +44,72 @@ class Choice:
         self.left_out.append(LeftOut(annotation, revision.content_hash, saved, reason, detail))
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What is taken of a project's corrections.
+
+    Args:
+        train: To learn from, by origin.
+        held_out: To compare models on.
+    """
+
+    train: Mapping[Origin, list[Correction]]
+    held_out: list[Correction]
+
+
+def newest(corrections: Iterable[Correction]) -> list[Correction]:
+    """Of each annotation its newest revision, by annotation id."""
+    found: dict[CorrectionKey, Correction] = {}
+    for one in corrections:
+        known = found.get(one.key)
+        if known is None or one.revision > known.revision:
+            found[one.key] = one
+    return sorted(found.values(), key=lambda one: one.key.annotation)
+
+
+def targets(given: Iterable[Correction]) -> list[Correction]:
+    """Of each task the correction that counts, by annotation id.
+
+    Args:
+        given: Each annotation once.
+    """
+    tasks: dict[int, list[Correction]] = {}
+    for correction in given:
+        tasks.setdefault(correction.task, []).append(correction)
+    found = [choose_target(each) for each in tasks.values()]
+    return newest(one for one in found if one is not None)
+
+
+def draw(
+    found: Iterable[tuple[Correction, str]], options: SnapshotOptions, news: News | None
+) -> Draw:
+    """Draw from a project's corrections.
+
+    Args:
+        found: One of each task, with the SHA-256 of its image.
+        options: The split and the shares.
+        news: Which ones are new; None: all.
+    """
+    held_out: list[tuple[Correction, str]] = []
+    train: dict[Origin, list[Correction]] = {"new": [], "older": [], "accepted": []}
+    for correction, sha256 in found:
+        if _side(sha256, options) is Side.HELD_OUT:
+            held_out.append((correction, sha256))
+        else:
+            train[_origin(correction, news)].append(correction)
+    kept = {one.key for one in keep_to_train(**train, options=options)}
+    return Draw(
+        {origin: [one for one in each if one.key in kept] for origin, each in train.items()},
+        keep_held_out(held_out, options),
+    )
+
+
 def choose(
     given: list[Correction],
     images: ImagePool,
     draft: Path,
     options: SnapshotOptions,
-    since: datetime | None,
+    news: News | None,
 ) -> Choice:
     """Choose among corrections, and put the images of those that are taken into a draft.
 
@@ -57,24 +118,27 @@ def choose(
         images: Has, or gets, their images.
         draft: Folder of the snapshot that is being made.
         options: How it is put together.
-        since: Corrections saved after it are new; None: all are.
+        news: Which ones are new; None: all.
 
     Raises:
         DatasetError: A true mask is corrupt.
         OSError: The disk does not take an image.
     """
     choice = Choice()
-    sides: dict[Side, list[tuple[Correction, str]]] = {side: [] for side in Side}
-    for correction in _targets(given, choice):
+    counting = targets(given)
+    keys = {one.key for one in counting}
+    for correction in given:
+        if correction.key not in keys:
+            choice.leave_out(correction, Reason.OTHER_ANNOTATION)
+    hashed: list[tuple[Correction, str]] = []
+    for correction in counting:
         try:
-            sha256 = images.hash_of(correction)
+            hashed.append((correction, images.hash_of(correction)))
         except (FetchError, ImageError) as error:
             _leave_out_image(correction, error, choice)
-        else:
-            sides[_side(sha256, options)].append((correction, sha256))
-    kept = {one.key for one in keep_held_out(sides[Side.HELD_OUT], options)}
-    kept |= {one.key for one in _drawn([one for one, _ in sides[Side.TRAIN]], options, since)}
-    for correction, _ in sides[Side.TRAIN] + sides[Side.HELD_OUT]:
+    drawn = draw(hashed, options, news)
+    kept = {one.key for each in (*drawn.train.values(), drawn.held_out) for one in each}
+    for correction, _ in hashed:
         if correction.key not in kept:
             choice.leave_out(correction, Reason.NOT_DRAWN)
             continue
@@ -84,29 +148,8 @@ def choose(
             _leave_out_image(correction, error, choice)
             continue
         side = choice.sides[_side(image[0], options)]
-        side.extend(_examples(correction, image, _origin(correction, since), choice))
+        side.extend(_examples(correction, image, _origin(correction, news), choice))
     return choice
-
-
-def _targets(given: list[Correction], choice: Choice) -> list[Correction]:
-    """Of each task the correction that counts, in the order given."""
-    tasks: dict[int, list[Correction]] = {}
-    for correction in given:
-        tasks.setdefault(correction.task, []).append(correction)
-    counting = {id(choose_target(each)) for each in tasks.values()}
-    for correction in given:
-        if id(correction) not in counting:
-            choice.leave_out(correction, Reason.OTHER_ANNOTATION)
-    return [one for one in given if id(one) in counting]
-
-
-def _drawn(
-    corrections: list[Correction], options: SnapshotOptions, since: datetime | None
-) -> list[Correction]:
-    origins: dict[Origin, list[Correction]] = {"new": [], "older": [], "accepted": []}
-    for correction in corrections:
-        origins[_origin(correction, since)].append(correction)
-    return keep_to_train(origins["new"], origins["older"], origins["accepted"], options)
 
 
 def _examples(
@@ -158,10 +201,10 @@ def _side(sha256: str, options: SnapshotOptions) -> Side:
     return Side.HELD_OUT if held_out else Side.TRAIN
 
 
-def _origin(correction: Correction, since: datetime | None) -> Origin:
+def _origin(correction: Correction, news: News | None) -> Origin:
     if correction.verdict is Verdict.ACCEPTED:
         return "accepted"
-    return "new" if since is None or correction.revision.updated_at > since else "older"
+    return "new" if news is None or correction.key.annotation in news.annotations else "older"
 
 
 def _leave_out_image(

@@ -81,19 +81,33 @@ def fixed_split(folder: Path, salt: str, share: float) -> tuple[str, float]:
         DatasetError: What was fixed cannot be read.
         OSError: It cannot be kept.
     """
+    found = known_split(folder)
+    if found is None:
+        put(folder / _SPLIT, json.dumps({"salt": salt, "share": share}).encode())
+        sync_folder(folder)
+    return found or (salt, share)
+
+
+def known_split(folder: Path) -> tuple[str, float] | None:
+    """The salt and the share that were fixed; None where nothing is yet.
+
+    Args:
+        folder: Of the project's snapshots.
+
+    Raises:
+        DatasetError: What was fixed cannot be read.
+    """
     path = folder / _SPLIT
     try:
         read = check_keys(_SPLIT, json.loads(path.read_text("utf-8")), {"salt", "share"})
+        return str(read["salt"]), float(read["share"])
     except FileNotFoundError:
-        put(path, json.dumps({"salt": salt, "share": share}).encode())
-        sync_folder(folder)
-        return salt, share
+        return None
     except (ValueError, InputError) as error:
         raise DatasetError(
             f"{path} cannot be read, so that nobody knows which images are held out.",
             f'Put it back: manifests of snapshots hold "salt" and "held_out_share". {error}',
         ) from error
-    return str(read["salt"]), float(read["share"])
 
 
 def read_text(path: Path) -> str:

@@ -59,7 +59,7 @@ class Manifest:
         project: Whose corrections it holds.
         code_version: Version of the program that made it.
         options: How it was put together.
-        since: Corrections saved after it were new; None: all were.
+        since: Corrections that the store learnt after it were new; None: all were.
         watermark: When the newest of all corrections looked at was saved.
         created_at: When it was made.
         train: The side to learn from.

@@ -50,7 +50,7 @@ class SnapshotOptions:
     held_out_most: int = 400
     older_share: float = 0.3
     accepted_share: float = 0.2
-    small: int = 200
+    small: int = 2000
     seed: int = 0
     salt: str = "segzero"
 
@@ -96,7 +96,8 @@ def keep_held_out(
         options: How many at most.
     """
     found = list(corrections)
-    found.sort(key=lambda one: (_draw(one[1], options.salt), _lot(one[0], options)))
+    # Of one image's corrections the same come first, whatever the seed of the round.
+    found.sort(key=lambda one: (_draw(one[1], options.salt), _lot(one[0], seed=0)))
     return [correction for correction, _ in found[: options.held_out_most]]
 
 
@@ -110,7 +111,7 @@ def keep_to_train(
     older_count, accepted_count = mix(len(new), len(older), len(accepted), options)
 
     def lot(one: Correction) -> str:
-        return _lot(one, options)
+        return _lot(one, options.seed)
 
     return [
         *new,
@@ -144,7 +145,7 @@ def _draw(image_sha256: str, salt: str) -> float:
     return int(digest[:13], 16) / 16**13
 
 
-def _lot(correction: Correction, options: SnapshotOptions) -> str:
+def _lot(correction: Correction, seed: int) -> str:
     key, content = correction.key, correction.revision.content_hash
-    text = f"{options.seed}:{key.label_studio}:{key.project}:{key.annotation}:{content}"
+    text = f"{seed}:{key.label_studio}:{key.project}:{key.annotation}:{content}"
     return hashlib.sha256(text.encode()).hexdigest()

@@ -10,8 +10,8 @@ One Redis, not a cluster: the scripts reach more keys than they name.
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any
 
 from redis import Redis
 
@@ -26,12 +26,11 @@ from training_hooks.store_values import (
     WITHDRAWN,
     Outcome,
     ProjectKey,
+    microseconds,
     pack,
     prediction_was_shown,
     sortable,
 )
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class CorrectionStore(CorrectionReader):
@@ -71,7 +70,7 @@ class CorrectionStore(CorrectionReader):
             shown,
             "" if iou is None else round(iou * MILLION),
             "" if lead is None else repr(float(lead)),
-            (correction.revision.updated_at - _EPOCH) // timedelta(microseconds=1),
+            microseconds(correction.revision.updated_at),
             pack(correction),
         ]
         return self._write(

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -53,6 +54,8 @@ from training_hooks.store_values import (
     from_sortable,
     unpack,
 )
+
+_log = logging.getLogger(__name__)
 
 PREFIX: Final = "segzero:corrections"
 LARGEST_PAGE: Final = 1000
@@ -136,6 +139,16 @@ class CorrectionReader:
             is_last=len(found) < limit,
             unreadable=tuple(unreadable),
         )
+
+    def corrections(self, project: ProjectKey) -> Iterator[Correction]:
+        """All that can be read, as `page` gives them; one that changes meanwhile may come twice."""
+        after, is_last = 0, False
+        while not is_last:
+            page = self.page(project, after)
+            yield from page.corrections
+            for annotation in page.unreadable:
+                _log.warning("The correction of annotation %d is damaged: left out", annotation)
+            after, is_last = page.after, page.is_last
 
     def recent(self, project: ProjectKey, limit: int = 20) -> tuple[Correction, ...]:
         """The corrections saved last by Label Studio's clock, newest first.

@@ -23,6 +23,7 @@ WITHDRAWN: Final = "~"
 MILLION: Final = 1_000_000
 """An IoU is kept as a whole number of millionths, so that sums of it stay exact."""
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 _OFFSET_US: Final = 10**12  # a time zone may put a moment of year 1 before the beginning
 _DIGITS: Final = 18
@@ -69,6 +70,19 @@ class ProjectKey:
     def annotation(self, annotation: int) -> CorrectionKey:
         """The key of one of its annotations."""
         return CorrectionKey(self.label_studio, self.project, annotation)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Which corrections came after the last round.
+
+    Args:
+        since: Up to when that round knew the corrections, by Redis's clock.
+        annotations: Those that the store learnt after that, whenever they were saved.
+    """
+
+    since: datetime
+    annotations: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +144,16 @@ class Statistics:
     def corrections(self) -> int:
         """How many there are."""
         return sum(self.verdicts.values())
+
+
+def microseconds(moment: datetime) -> int:
+    """Since 1970: as the store counts time, and numbers what it learns."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def moment_of(number: int) -> datetime:
+    """When the store learnt what has this number, by Redis's clock."""
+    return _EPOCH + timedelta(microseconds=number)
 
 
 def prediction_was_shown(correction: Correction) -> bool:

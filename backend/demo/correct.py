@@ -35,7 +35,7 @@ from segzero_ml.corrections import Verdict
 from segzero_ml.datasets import Sample
 from segzero_ml.errors import SegZeroError
 from segzero_ml.types import ImageSize
-from training_hooks.loop_reader import TRAINED, LoopReader
+from training_hooks.loop_reader import LoopReader
 from training_hooks.store_values import ProjectKey
 
 AT_ONCE: Final = 12
@@ -145,7 +145,7 @@ class Correcting:
         key = ProjectKey(self._settings.label_studio_name, self._project.id)
         with closing(open_redis(self._settings)) as redis:
             reader = LoopReader(redis)
-            rows = reader.saved_after(key, reader.watermark(key, TRAINED), evening.TASKS)
+            rows = reader.learnt_after(key, reader.trained_until(key), evening.TASKS)
         return sum(row.verdict is not Verdict.ACCEPTED for row in rows)
 
 

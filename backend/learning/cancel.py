@@ -83,6 +83,6 @@ def _end(redis: Redis, settings: Settings, project: int, phase: Phase, text: str
         return False
     at = datetime.now(UTC)
     key = ProjectKey(settings.label_studio_name, project)
-    note_end(CorrectionStore(redis), key, at, watermark=None)
+    note_end(CorrectionStore(redis), key, at, mark=None)
     write_state(redis, name, replace(state, phase=phase, ended_at=at.isoformat(), text=text))
     return True

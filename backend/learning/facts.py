@@ -14,7 +14,6 @@ from training_hooks.loop_reader import (
     ROUND_FAILED,
     ROUND_STARTED,
     START_TRAINING,
-    TRAINED,
     LoopReader,
     Row,
 )
@@ -52,9 +51,9 @@ def gather(
     Raises:
         StoreError: Redis does not answer.
     """
-    trained = reader.watermark(project, TRAINED)
-    rows = reader.saved_after(project, trained, MOST_NEW)
-    new_at = sorted(row.learnt_at for row in rows if row.verdict is not Verdict.ACCEPTED)
+    trained = reader.trained_until(project)
+    rows = reader.learnt_after(project, trained, MOST_NEW)
+    new_at = [row.learnt_at for row in rows if row.verdict is not Verdict.ACCEPTED]
     recent, before = _quality(
         reader.saved_last(project, _LOOKED_AT * options.quality_window),
         trained,
@@ -97,12 +96,12 @@ def policy_options(settings: Settings) -> PolicyOptions:
     )
 
 
-def snapshot_options(settings: Settings, seed: int = 0) -> SnapshotOptions:
+def snapshot_options(settings: Settings, mark: int) -> SnapshotOptions:
     """What a round learns from, as it was set.
 
     Args:
         settings: They say it.
-        seed: Decides which older corrections and accepted predictions are drawn.
+        mark: The store's when the round began to read the corrections: each draws its own.
 
     Raises:
         ConfigError: The shares leave nothing for new corrections.
@@ -113,7 +112,7 @@ def snapshot_options(settings: Settings, seed: int = 0) -> SnapshotOptions:
         older_share=settings.train_older_share,
         accepted_share=settings.train_accepted_share,
         small=settings.train_small_round,
-        seed=seed,
+        seed=mark + (settings.train_seed or 0),
     )
 
 
@@ -123,18 +122,18 @@ def local_now() -> datetime:
 
 
 def _quality(
-    rows: Iterable[Row], trained: datetime | None, window: int
+    rows: Iterable[Row], trained: int | None, window: int
 ) -> tuple[Quality | None, Quality | None]:
     """Of the newest shown predictions since the last round, and of those before.
 
     Args:
         rows: Newest first.
-        trained: Up to where the last round looked.
+        trained: The mark up to which the last round knew the corrections.
         window: How many are enough to tell.
     """
     shown = iter([row for row in rows if row.was_shown])
     recent = list(islice(shown, window))
-    if len(recent) < window or (trained is not None and recent[-1].updated_at <= trained):
+    if len(recent) < window or any(row.number <= (trained or 0) for row in recent):
         return None, None
     before = list(islice(shown, _WINDOWS_BEFORE * window))
     return _summed_up(recent), _summed_up(before) if before else None

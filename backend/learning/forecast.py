@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Final
 
 from backend.learning.facts import snapshot_options
 from backend.learning.folders import snapshots_folder
 from backend.learning.round_settings import round_options
 from backend.settings import Settings
-from segzero_ml.corrections import Correction, Verdict, choose_target
-from training_hooks.loop_reader import TRAINED
+from training_hooks.loop_reader import LoopReader
 from training_hooks.round_options import RoundOptions
-from training_hooks.snapshot_options import (
-    SnapshotOptions,
-    is_held_out,
-    keep_held_out,
-    keep_to_train,
-)
-from training_hooks.store_reader import CorrectionReader
+from training_hooks.snapshot_choice import draw, newest, targets
+from training_hooks.snapshot_files import known_split
 from training_hooks.store_values import ProjectKey
-
-_PAGE: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +40,7 @@ class Forecast:
     options: RoundOptions
 
 
-def forecast(reader: CorrectionReader, project: ProjectKey, settings: Settings) -> Forecast:
+def forecast(reader: LoopReader, project: ProjectKey, settings: Settings) -> Forecast:
     """Say what a round of a project would learn from.
 
     Args:
@@ -62,34 +50,25 @@ def forecast(reader: CorrectionReader, project: ProjectKey, settings: Settings) 
 
     Raises:
         ConfigError: The settings of training make no sense together.
+        DatasetError: Nobody knows which images are held out.
         StoreError: Redis does not answer.
     """
     options = round_options(settings)
-    mixing = _as_fixed(snapshot_options(settings), snapshots_folder(settings, project.project))
-    since = reader.watermark(project, TRAINED)
-    held_out: list[tuple[Correction, str]] = []
-    new: list[Correction] = []
-    older: list[Correction] = []
-    accepted: list[Correction] = []
-    for one in _targets(_all(reader, project)):
-        # Where the image was never seen, its address stands for it: the share is the same.
-        sha256 = one.image_sha256 or hashlib.sha256(one.image.encode()).hexdigest()
-        if is_held_out(sha256, mixing.salt, mixing.held_out_share):
-            held_out.append((one, sha256))
-        elif one.verdict is Verdict.ACCEPTED:
-            accepted.append(one)
-        else:
-            is_new = since is None or one.revision.updated_at > since
-            (new if is_new else older).append(one)
-    taken = {one.key for one in keep_to_train(new, older, accepted, mixing)}
-    learnt = [one for one in (*new, *older, *accepted) if one.key in taken]
+    mixing = snapshot_options(settings, reader.mark(project))
+    if split := known_split(snapshots_folder(settings, project.project)):
+        mixing = replace(mixing, salt=split[0], held_out_share=split[1])
+    counting = targets(newest(reader.corrections(project)))
+    # Where the image was never seen, its address stands for it: the share is the same.
+    hashed = [(one, one.image_sha256 or _hash_of(one.image)) for one in counting]
+    drawn = draw(hashed, mixing, reader.news(project))
+    learnt = [one for each in drawn.train.values() for one in each]
     lessons = sum(len(one.requests) for one in learnt)
     prompts = lessons + options.rehearsed(lessons)
     return Forecast(
-        new=len(new),
-        older=sum(one.key in taken for one in older),
-        accepted=sum(one.key in taken for one in accepted),
-        held_out=len(keep_held_out(held_out, mixing)),
+        new=len(drawn.train["new"]),
+        older=len(drawn.train["older"]),
+        accepted=len(drawn.train["accepted"]),
+        held_out=len(drawn.held_out),
         prompts=prompts,
         steps=_steps(prompts, options),
         options=options,
@@ -104,28 +83,5 @@ def _steps(prompts: int, options: RoundOptions) -> int:
     return steps if options.max_steps is None else min(steps, options.max_steps)
 
 
-def _as_fixed(options: SnapshotOptions, folder: Path) -> SnapshotOptions:
-    """With the split that the project's first snapshot fixed, if there was one."""
-    try:
-        read = json.loads((folder / "split.json").read_bytes())
-        return replace(options, salt=str(read["salt"]), held_out_share=float(read["share"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return options
-
-
-def _all(reader: CorrectionReader, project: ProjectKey) -> list[Correction]:
-    found: dict[int, Correction] = {}
-    after, is_last = 0, False
-    while not is_last:
-        page = reader.page(project, after, _PAGE)
-        found |= {one.key.annotation: one for one in page.corrections}
-        after, is_last = page.after, page.is_last
-    return list(found.values())
-
-
-def _targets(corrections: Iterable[Correction]) -> list[Correction]:
-    """Of each task the correction that counts."""
-    tasks: dict[int, list[Correction]] = {}
-    for one in corrections:
-        tasks.setdefault(one.task, []).append(one)
-    return [found for each in tasks.values() if (found := choose_target(each)) is not None]
+def _hash_of(address: str) -> str:
+    return hashlib.sha256(address.encode()).hexdigest()

@@ -20,6 +20,7 @@ from redis import Redis
 
 from backend.learning.folders import rounds_folder, snapshots_folder
 from backend.learning.launch import launcher
+from backend.learning.patience import patiently
 from backend.learning.promotion import promote
 from backend.learning.round_settings import round_options, round_overrides
 from backend.learning.round_state import Phase, RoundState, show_state
@@ -32,8 +33,9 @@ from segzero_ml.registry import Registry
 from training_hooks.fence import Fence
 from training_hooks.job_errors import JobCancelledError
 from training_hooks.loop_reader import LoopReader
+from training_hooks.redis_client import redis_errors
 from training_hooks.round_files import CANCEL, OPTIONS, PROGRESS, REPORT, RESULT
-from training_hooks.running_job import RunningJob
+from training_hooks.running_job import RunningJob, is_asked_to_end
 from training_hooks.snapshot import Snapshot
 from training_hooks.snapshot_records import time_text
 from training_hooks.store import CorrectionStore
@@ -117,6 +119,7 @@ class RoundRun:
         self._check()
         folder = self._folder(snapshot)
         result = self._result(snapshot, folder)
+        self._check_last(folder)
         verdict = result["verdict"]
         reasons = tuple(str(reason) for reason in verdict["reasons"])
         measured: dict[str, Any] = {
@@ -153,17 +156,28 @@ class RoundRun:
         if self._work.job is not None:
             self._work.job.check()
 
+    def _check_last(self, folder: Path) -> None:
+        """Nothing comes of a round whose end was asked for, even if it was whole by then."""
+        job, redis = self._work.job, self._work.redis
+
+        def asked() -> bool:
+            with redis_errors("being asked whether a round is to end"):
+                return job is not None and is_asked_to_end(job.job_id, redis)
+
+        if (folder / CANCEL).exists() or patiently(asked):
+            raise JobCancelledError("The round was cancelled.")
+
     def _snapshot(self) -> Snapshot:
         """The one that an earlier try took, if it is still there; else a new one."""
         work = self._work
-        if self.state.snapshot:
+        if self.state.snapshot and self.state.mark:
             folder = snapshots_folder(work.settings, work.project.project) / self.state.snapshot
             try:
                 return Snapshot.open(folder)
             except DatasetError as error:
                 _log.warning("Taking the snapshot anew: %s", error.message)
-        self.note(phase=Phase.SNAPSHOT)
-        snapshot = take_snapshot(work.reader, work.project, work.settings)
+        self.note(phase=Phase.SNAPSHOT, mark=self.state.mark or work.store.mark(work.project))
+        snapshot = take_snapshot(work.reader, work.project, work.settings, self.state.mark)
         watermark = time_text(snapshot.manifest.watermark)
         self.note(snapshot=snapshot.id, watermark=watermark)
         return snapshot
@@ -187,6 +201,7 @@ class RoundRun:
         return folder
 
     def _result(self, snapshot: Snapshot, folder: Path) -> Mapping[str, Any]:
+        (folder / CANCEL).unlink(missing_ok=True)  # of a round that ended like this before
         if not (folder / RESULT).exists():
             self._train(snapshot, folder)
         result = read_json(folder / RESULT)
@@ -198,7 +213,6 @@ class RoundRun:
         return result
 
     def _train(self, snapshot: Snapshot, folder: Path) -> None:
-        (folder / CANCEL).unlink(missing_ok=True)
         (folder / PROGRESS).unlink(missing_ok=True)
         work, champion = self._work, self.state.champion
         ending = run_process(

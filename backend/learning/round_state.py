@@ -60,6 +60,8 @@ class RoundState:
         phase: Where it is.
         reasons: What asked for it.
         snapshot: Id of its data set, once there is one.
+        mark: The store's, taken before the corrections were read for it: what the store learnt
+            later is new in the next round.
         watermark: When the newest correction of it was saved.
         champion: Version that it has to beat; None for the base.
         round: Its id, once it has one: the name of its folder.
@@ -84,6 +86,7 @@ class RoundState:
     phase: Phase = Phase.SNAPSHOT
     reasons: tuple[str, ...] = ()
     snapshot: str = ""
+    mark: int = 0
     watermark: str = ""
     champion: str | None = None
     round: str = ""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
-from collections.abc import Iterator
-from typing import Final
 
 import httpx
 
@@ -19,22 +16,17 @@ from backend.task_files import INLINE, fetch_image_file
 from segzero_ml.corrections import Correction
 from segzero_ml.errors import FetchError
 from segzero_ml.images import ImageLimits
-from training_hooks.loop_reader import TRAINED
+from training_hooks.loop_reader import LoopReader
 from training_hooks.snapshot import Snapshot, build_snapshot
-from training_hooks.store_reader import CorrectionReader
 from training_hooks.store_values import ProjectKey
-
-_log = logging.getLogger(__name__)
-
-_PAGE: Final = 100
 
 
 def take_snapshot(
-    reader: CorrectionReader,
+    reader: LoopReader,
     project: ProjectKey,
     settings: Settings,
+    mark: int,
     *,
-    seed: int = 0,
     transport: httpx.BaseTransport | None = None,
 ) -> Snapshot:
     """Make the snapshot of all corrections that a project has now.
@@ -46,7 +38,8 @@ def take_snapshot(
         reader: The store.
         project: Which project.
         settings: Shares, limits of images, Label Studio's address and token, the data folder.
-        seed: Decides which older corrections and accepted predictions are drawn.
+        mark: The store's, taken before: of many older corrections and accepted predictions it
+            decides which are drawn, so that each round learns from others.
         transport: How Label Studio is asked for images that are part of a task; None for the
             network.
 
@@ -58,7 +51,8 @@ def take_snapshot(
         StoreError: Redis does not answer.
     """
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-    since = reader.watermark(project, TRAINED)
+    corrections = list(reader.corrections(project))
+    news = reader.news(project)  # after them, so that none that is new is taken for an older one
     fetcher = ImageFetcher(settings)
     with asyncio.Runner() as runner, Studio(settings, transport) as studio:
 
@@ -70,25 +64,15 @@ def take_snapshot(
 
         try:
             return build_snapshot(
-                _corrections(reader, project),
+                corrections,
                 fetch,
                 snapshots_folder(settings, project.project),
-                snapshot_options(settings, seed),
-                since,
+                snapshot_options(settings, mark),
+                news,
                 limits,
             )
         finally:
             runner.run(fetcher.aclose())
-
-
-def _corrections(reader: CorrectionReader, project: ProjectKey) -> Iterator[Correction]:
-    after, is_last = 0, False
-    while not is_last:
-        page = reader.page(project, after, _PAGE)
-        yield from page.corrections
-        for annotation in page.unreadable:
-            _log.warning("The correction of annotation %d is damaged: left out", annotation)
-        after, is_last = page.after, page.is_last
 
 
 def _inline(correction: Correction, studio: Studio) -> str:

@@ -138,7 +138,7 @@ def _end(work: Work, state: RoundState, phase: Phase | None = None, text: str = 
         text: Why.
     """
     at = datetime.now(UTC)
-    watermark = None if phase is not None else datetime.fromisoformat(state.watermark)
+    mark = None if phase is not None else state.mark
     ended = replace(state, ended_at=at.isoformat())
     if phase is not None:
         ended = replace(ended, phase=phase, text=reason_line(text))
@@ -146,7 +146,7 @@ def _end(work: Work, state: RoundState, phase: Phase | None = None, text: str = 
         _write_outcome(Path(ended.folder), ended)
         rounds = rounds_folder(work.settings, work.project.project)
         tidy_rounds(rounds, work.settings.train_keep_rounds)
-    patiently(lambda: note_end(work.store, work.project, at, watermark))
+    patiently(lambda: note_end(work.store, work.project, at, mark))
     patiently(lambda: write_state(work.redis, work.name, ended))
     _log.info("The round of project %d ended: %s", work.project.project, ended.text)
     return ended

@@ -67,13 +67,39 @@ def test_before_the_first_round_everything_but_accepted_predictions_is_new(here:
 
 
 def test_what_the_last_round_looked_at_is_not_new_unless_it_is_saved_again(here: World) -> None:
-    save(here.store, 6)
+    save(here.store, 5)
     note_start(here.store, PROJECT, MORNING)
-    note_end(here.store, PROJECT, MORNING, watermark=MORNING + timedelta(seconds=5))
+    note_end(here.store, PROJECT, MORNING, here.store.mark(PROJECT))
+    save(here.store, 6)
     assert len(facts(here).new_at) == 1
     here.store.upsert(correction(2, 100, task=2, project=PROJECT))
     assert len(facts(here).new_at) == 2
     assert facts(here).to_learn == 6
+
+
+def test_what_comes_after_a_round_is_new_however_long_ago_it_was_saved(here: World) -> None:
+    save(here.store, 6, first=100)
+    note_start(here.store, PROJECT, MORNING)
+    note_end(here.store, PROJECT, MORNING, here.store.mark(PROJECT))
+    # From a spool that Redis's outage kept full, or a clock behind that of the others.
+    save(here.store, 10)
+    assert len(facts(here).new_at) == 10
+    assert decide(facts(here), OPTIONS, datetime.now(UTC)).train
+
+
+def test_a_watermark_of_an_earlier_version_is_understood_until_the_next_round_ends(
+    here: World,
+) -> None:
+    save(here.store, 6)
+    note_start(here.store, PROJECT, datetime.now(UTC) + timedelta(seconds=1))
+    here.store.set_watermark(PROJECT, "trained", MORNING + timedelta(seconds=4))
+    assert len(facts(here).new_at) == 2
+    save(here.store, 8)
+    assert len(facts(here).new_at) == 4
+    note_end(here.store, PROJECT, MORNING, here.store.mark(PROJECT))
+    assert facts(here).new_at == ()
+    save(here.store, 3, first=20)
+    assert len(facts(here).new_at) == 3
 
 
 def test_what_is_withdrawn_or_deleted_counts_no_more(here: World) -> None:
@@ -87,13 +113,13 @@ def test_a_round_that_ran_leaves_nothing_new_and_one_that_failed_leaves_all(here
     save(here.store, 6)
     begin, end = datetime(2026, 3, 1, 9, tzinfo=UTC), datetime(2026, 3, 1, 10, tzinfo=UTC)
     note_start(here.store, PROJECT, begin)
-    note_end(here.store, PROJECT, end, watermark=None)
+    note_end(here.store, PROJECT, end, mark=None)
     failed = facts(here)
     assert (failed.failed, failed.started_at, failed.ended_at) == (True, begin, end)
     assert len(failed.new_at) == 6
     later = end + timedelta(hours=1)
     note_start(here.store, PROJECT, end)
-    note_end(here.store, PROJECT, later, watermark=MORNING + timedelta(seconds=6))
+    note_end(here.store, PROJECT, later, here.store.mark(PROJECT))
     ran = facts(here)
     assert (ran.failed, ran.ended_at, ran.new_at) == (False, later, ())
 
@@ -121,9 +147,10 @@ def test_quality_is_that_of_the_newest_window_against_those_before(here: World) 
 def test_quality_needs_a_full_window_since_the_last_round(here: World) -> None:
     save(here.store, 8, verdict=Verdict.ACCEPTED, edit_iou=1.0)
     save(here.store, 3, first=10)
-    note_end(here.store, PROJECT, MORNING, watermark=MORNING + timedelta(seconds=10))
+    note_end(here.store, PROJECT, MORNING, here.store.mark(PROJECT))
+    save(here.store, 3, first=20)
     assert facts(here).recent is None
-    save(here.store, 2, first=20)
+    save(here.store, 1, first=30)
     assert facts(here).recent is not None
 
 
@@ -155,7 +182,7 @@ def test_what_was_set_reaches_policy_and_snapshot(
         monkeypatch.setenv(f"SEGZERO_TRAIN_{name}", value)
     policy = policy_options(here.settings)
     assert (policy.every_corrections, policy.schedule, policy.max_age_h) == (7, "0 2 * * *", 0)
-    snapshot = snapshot_options(here.settings, seed=3)
+    snapshot = snapshot_options(here.settings, mark=3)
     assert (snapshot.held_out_share, snapshot.small, snapshot.seed) == (0.3, 9, 3)
 
 

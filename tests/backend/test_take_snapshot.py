@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
 
 import httpx
 import pytest
@@ -19,7 +18,7 @@ from segzero_ml.errors import InputError, LabelStudioError
 from tests.backend.corrected import PROJECT, FileServer, World, world
 from tests.training_hooks.snapshot_world import Studio, picture
 from tests.training_hooks.store_samples import MORNING
-from training_hooks.loop_reader import note_end
+from training_hooks.loop_reader import LoopReader, note_end
 from training_hooks.snapshot import Example, Reason, Snapshot
 
 
@@ -55,6 +54,11 @@ def save(here: World, server: FileServer, first: int, last: int) -> list[Correct
     return found
 
 
+def take(here: World, transport: httpx.BaseTransport | None = None) -> Snapshot:
+    reader = LoopReader(here.client)
+    return take_snapshot(reader, PROJECT, here.settings, reader.mark(PROJECT), transport=transport)
+
+
 def both(snapshot: Snapshot) -> tuple[Example, ...]:
     return snapshot.train + snapshot.held_out
 
@@ -63,28 +67,50 @@ def test_all_corrections_come_with_their_images_into_the_projects_folder(
     here: World, server: FileServer
 ) -> None:
     save(here, server, 1, 130)
-    snapshot = take_snapshot(here.store, PROJECT, here.settings)
+    snapshot = take(here)
     assert len(both(snapshot)) == 130
     assert snapshot.folder.parent == snapshots_folder(here.settings, 7)
     assert server.tokens == {f"Token {server.token}"}
     assert {one.origin for one in both(snapshot)} == {"new"}
     server.asked.clear()
-    assert take_snapshot(here.store, PROJECT, here.settings).id == snapshot.id
+    assert take(here).id == snapshot.id
     assert server.asked == []
 
 
 def test_what_the_last_round_looked_at_is_older(here: World, server: FileServer) -> None:
-    save(here, server, 200, 230)
-    note_end(here.store, PROJECT, MORNING, watermark=MORNING + timedelta(seconds=220))
-    snapshot = take_snapshot(here.store, PROJECT, here.settings)
-    assert {one.annotation for one in both(snapshot) if one.origin == "new"} == set(range(221, 231))
+    save(here, server, 211, 230)
+    note_end(here.store, PROJECT, MORNING, here.store.mark(PROJECT))
+    save(here, server, 200, 209)  # come late, and were saved before those
+    snapshot = take(here)
+    assert {one.annotation for one in both(snapshot) if one.origin == "new"} == set(range(200, 210))
+
+
+def test_each_round_learns_from_other_older_corrections_and_all_tries_of_one_from_the_same(
+    here: World, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGZERO_TRAIN_SMALL_ROUND", "0")
+
+    def older() -> set[int]:
+        return {one.annotation for one in take(here).train if one.origin == "older"}
+
+    save(here, server, 600, 639)
+    note_end(here.store, PROJECT, MORNING, here.store.mark(PROJECT))
+    save(here, server, 640, 649)
+    first = older()
+    assert first
+    assert older() == first
+    drawn = first.copy()
+    for number in range(650, 658):  # one correction alone changes what is drawn besides
+        save(here, server, number, number)
+        drawn |= older()
+    assert len(drawn) > 1.5 * len(first)
 
 
 def test_an_image_that_is_gone_leaves_its_correction_out(here: World, server: FileServer) -> None:
     save(here, server, 300, 320)
     del server.files["/data/upload/300.png"]
     server.files["/data/upload/301.png"] = picture(9999)
-    snapshot = take_snapshot(here.store, PROJECT, here.settings)
+    snapshot = take(here)
     found = {one.annotation: one.reason for one in snapshot.left_out}
     assert found == {300: Reason.NO_IMAGE, 301: Reason.BAD_IMAGE}
 
@@ -93,12 +119,12 @@ def test_a_damaged_correction_does_not_stop_the_others(here: World, server: File
     save(here, server, 400, 420)
     (row,) = here.client.keys("*:annotation:410")
     here.client.hset(row, "body", b"damaged")
-    assert len(both(take_snapshot(here.store, PROJECT, here.settings))) == 20
+    assert len(both(take(here))) == 20
 
 
 def test_a_project_without_corrections_says_so(here: World, server: FileServer) -> None:
     with pytest.raises(InputError, match="no correction"):
-        take_snapshot(here.store, PROJECT, here.settings)
+        take(here)
 
 
 class Tasks:
@@ -137,8 +163,8 @@ def test_images_that_the_tasks_hold_themselves_are_asked_of_label_studio(
     transport = httpx.MockTransport(tasks)
     tasks.is_down = True
     with pytest.raises(LabelStudioError):
-        take_snapshot(here.store, PROJECT, here.settings, transport=transport)
+        take(here, transport)
     tasks.is_down = False
-    snapshot = take_snapshot(here.store, PROJECT, here.settings, transport=transport)
+    snapshot = take(here, transport)
     assert len(both(snapshot)) == 11
     assert [(one.annotation, one.reason) for one in snapshot.left_out] == [(1505, Reason.NO_IMAGE)]

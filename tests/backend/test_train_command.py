@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -109,8 +109,9 @@ def test_a_dry_run_says_what_would_happen_and_why_and_changes_nothing(
 
 
 def test_a_dry_run_tells_new_corrections_from_older_ones(here: World, run: Run) -> None:
+    fill(here, 30)
+    note_end(here.store, PROJECT, MORNING, here.store.mark(PROJECT))
     fill(here, 40)
-    note_end(here.store, PROJECT, MORNING, watermark=MORNING + timedelta(seconds=30))
     found = json.loads(run("train", "--project", 7, "--dry-run", "--json").out)
     assert 0 < found["new"] <= 10
     assert 0 < found["older"] <= 30

@@ -15,7 +15,7 @@ from tests.backend.corrected import PROJECT, FileServer, Run, runner
 from tests.backend.train_world import PATIENCE_S, Project, TrainWorker, project, trainers, use
 from tests.backend.up_world import is_alive
 from tests.backend.up_world import until as wait_until
-from training_hooks.loop_reader import ROUND_ENDED, ROUND_FAILED, TRAINED, LoopReader
+from training_hooks.loop_reader import ROUND_ENDED, ROUND_FAILED, LoopReader
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +106,7 @@ def test_a_cancelled_round_ends_at_its_next_step_and_its_corrections_stay_new(
         until(lambda: not is_alive(pid), "the end of the trainer", 10)
         until(lambda: here.job is not None and here.job.status == "canceled", "the job's end")
     reader = LoopReader(here.client)
-    assert reader.watermark(PROJECT, TRAINED) is None
+    assert reader.trained_until(PROJECT) is None
     assert reader.watermark(PROJECT, ROUND_FAILED) == reader.watermark(PROJECT, ROUND_ENDED)
     assert here.registry.versions() == ()
     again = run("train", "--project", 7, "--cancel")

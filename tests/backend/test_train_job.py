@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from rq.job import Job
 
 from backend.learning.folders import locks_folder, loop_name
 from backend.learning.promotion import promote
-from backend.learning.round_run import Work
+from backend.learning.round_run import RoundRun, Work
 from backend.learning.round_state import Phase, RoundState, write_state
+from backend.learning.trainer import Ending
 from backend.learning.trigger import consider
 from segzero_ml.errors import RegistryError, WeightsError
 from segzero_ml.pipeline import Pipeline
@@ -29,9 +31,10 @@ from segzero_ml.reasoner.local import LocalReasoner
 from tests.backend.corrected import PROJECT, FileServer
 from tests.backend.train_world import Project, TrainWorker, project, use
 from training_hooks.fence import acquire
-from training_hooks.job_errors import StaleFenceError
-from training_hooks.loop_reader import ROUND_FAILED, TRAINED, LoopReader
+from training_hooks.job_errors import JobCancelledError, StaleFenceError
+from training_hooks.loop_reader import ROUND_FAILED, LoopReader
 from training_hooks.queues import QueueName
+from training_hooks.running_job import RunningJob, ask_to_end
 
 pytestmark = pytest.mark.slow
 
@@ -117,9 +120,9 @@ def test_a_round_that_is_whole_is_recorded_and_its_corrections_are_old(here: Pro
     outcome = json.loads((folder / "outcome.json").read_text())
     assert (outcome["phase"], outcome["version"]) == ("kept", "")
     reader = LoopReader(here.client)
-    watermark = reader.watermark(PROJECT, TRAINED)
-    assert watermark is not None
-    assert reader.saved_after(PROJECT, watermark, 10) == ()
+    mark = reader.trained_until(PROJECT)
+    assert mark is not None
+    assert reader.learnt_after(PROJECT, mark, 10) == ()
     assert reader.watermark(PROJECT, ROUND_FAILED) is None
     assert here.registry.versions() == ()
     assert consider(here.client, here.settings, PROJECT.project) is None
@@ -153,6 +156,47 @@ def test_a_job_that_died_after_promoting_does_not_publish_twice(
     assert second.phase == "promoted"
     assert second.version == first.version
     assert [one.id for one in better.registry.versions()] == [first.version]
+
+
+def begun(here: Project) -> Iterator[tuple[RoundRun, RunningJob]]:
+    """A round in this process, whose job has just seen that nobody wants its end."""
+    job_id = here.ask()
+    job = RunningJob(Job.fetch(job_id, here.client), lambda: 0.0)
+    assert not job.cancelled()
+    for work in work_of(here, loop_name(here.settings, PROJECT.project)):
+        state = RoundState(job_id, datetime.now(UTC).isoformat())
+        yield RoundRun(replace(work, job=job), state), job
+    here.queues.cancel(job_id)
+
+
+def test_a_cancel_in_the_last_moment_is_kept_and_nothing_is_promoted(better: Project) -> None:
+    for going, job in begun(better):
+        ask_to_end(job.job_id, better.client)
+        with pytest.raises(JobCancelledError):
+            going.go()
+    assert better.registry.versions() == ()
+
+
+def test_a_process_that_was_whole_before_it_saw_the_cancel_is_cancelled_nevertheless(
+    better: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder,) = better.rounds
+    result = (folder / "result.json").read_bytes()
+    (folder / "result.json").unlink()
+
+    def run_process(*_: object) -> Ending:
+        (folder / "result.json").write_bytes(result)
+        (folder / "cancel").touch()
+        return Ending(0, "")
+
+    monkeypatch.setattr("backend.learning.round_run.run_process", run_process)
+    for going, _ in begun(better):
+        with pytest.raises(JobCancelledError):
+            going.go()
+    assert better.registry.versions() == ()
+    # Whoever asks for it again gets it.
+    for going, _ in begun(better):
+        assert going.go().phase == "promoted"
 
 
 def test_while_another_trains_a_job_waits_for_its_next_try(better: Project, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from segzero_ml.types import ImageSize
 from tests.backend.corrected import PROJECT, ROOT, FileServer, World, world
 from tests.backend.up_world import is_alive
 from tests.training_hooks.store_samples import correction
-from training_hooks.loop_reader import ROUND_ENDED, ROUND_FAILED, TRAINED
+from training_hooks.loop_reader import LEARNT, ROUND_ENDED, ROUND_FAILED
 from training_hooks.queues import JobView, QueueName, QueuePolicy, Queues
 
 SHORT: Final = {
@@ -130,7 +130,7 @@ class Project(World):
     def forget_the_end(self) -> None:
         """As if the job of the newest round had died before it could record the end."""
         (key,) = self.client.keys("*:watermarks")
-        self.client.hdel(key, TRAINED, ROUND_ENDED, ROUND_FAILED)
+        self.client.hdel(key, LEARNT, ROUND_ENDED, ROUND_FAILED)
 
     @contextmanager
     def kept(self, server: FileServer, patch: pytest.MonkeyPatch) -> Iterator[None]:

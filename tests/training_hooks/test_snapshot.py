@@ -31,6 +31,7 @@ from training_hooks.snapshot import (
     build_snapshot,
     is_held_out,
 )
+from training_hooks.store_values import News
 
 OPTIONS = SnapshotOptions()
 
@@ -45,9 +46,9 @@ def build(
     studio: Studio,
     folder: Path,
     options: SnapshotOptions = OPTIONS,
-    since: datetime | None = None,
+    news: News | None = None,
 ) -> Snapshot:
-    return build_snapshot(corrections, studio.fetch, folder, options, since)
+    return build_snapshot(corrections, studio.fetch, folder, options, news)
 
 
 def both(snapshot: Snapshot) -> tuple[Example, ...]:
@@ -128,7 +129,8 @@ def test_the_manifest_counts_and_says_up_to_where_it_looked(studio: Studio, tmp_
     ]
     del studio.files["/data/upload/60.png"]
     since = MORNING + timedelta(seconds=29)
-    manifest = build(corrections, studio, tmp_path, since=since).manifest
+    news = News(since, frozenset(range(30, 61)))
+    manifest = build(corrections, studio, tmp_path, news=news).manifest
     sides = (manifest.train, manifest.held_out)
     assert sum(side.examples for side in sides) == 59
     assert sum(side.verdicts["accepted"] for side in sides) == 9
@@ -412,7 +414,7 @@ def test_the_same_corrections_in_any_order_make_the_same_snapshot(
     assert (one.id, one.train, one.held_out) == (other.id, other.train, other.held_out)
 
 
-CHANGES = ("request", "mask", "verdict", "image", "task", "time", "options", "since", "less", "key")
+CHANGES = ("request", "mask", "verdict", "image", "task", "time", "options", "news", "less", "key")
 
 
 @pytest.mark.parametrize("what", CHANGES)
@@ -421,7 +423,7 @@ CHANGES = ("request", "mask", "verdict", "image", "task", "time", "options", "si
 def test_anything_that_changes_makes_another_snapshot(what: str, which: int) -> None:
     studio = Studio()
     corrections = [studio.corrected(n, second=n) for n in range(1, 9)]
-    options, since = OPTIONS, None
+    options, news = OPTIONS, None
     changed = [*corrections]
     one = corrections[which]
     if what == "request":
@@ -440,8 +442,8 @@ def test_anything_that_changes_makes_another_snapshot(what: str, which: int) -> 
         changed[which] = replace(one, revision=replace(one.revision, updated_at=later))
     elif what == "options":
         options = replace(OPTIONS, seed=1)
-    elif what == "since":
-        since = MORNING + timedelta(seconds=which + 1)
+    elif what == "news":
+        news = News(MORNING, frozenset(range(which + 2, 9)))
     elif what == "less":
         del changed[which]
     else:
@@ -449,7 +451,7 @@ def test_anything_that_changes_makes_another_snapshot(what: str, which: int) -> 
     with TemporaryDirectory() as here, TemporaryDirectory() as there:
         Path(there, "x").mkdir()
         first = build(corrections, _copy(corrections), Path(here))
-        second = build(changed, studio, Path(there), options, since)
+        second = build(changed, studio, Path(there), options, news)
     assert first.id != second.id
 
 

@@ -89,9 +89,15 @@ def test_more_older_ones_never_crowd_out_new_ones_beyond_a_small_round(
 
 
 def test_by_default_half_of_a_large_round_is_new() -> None:
-    assert mix(500, 5000, 5000, SnapshotOptions()) == (300, 200)
+    assert mix(5000, 50_000, 50_000, SnapshotOptions()) == (3000, 2000)
     assert mix(40, 100, 0, SnapshotOptions()) == (100, 0)
     assert mix(0, 100, 100, SnapshotOptions()) == (100, 25)
+
+
+def test_by_default_a_few_new_corrections_do_not_push_out_the_many_older_ones() -> None:
+    # Each round starts at the base: what it is not shown again it does not know.
+    assert mix(50, 1000, 0, SnapshotOptions()) == (1000, 0)
+    assert mix(50, 5000, 0, SnapshotOptions()) == (1950, 0)
 
 
 def some(first: int, count: int) -> list[Correction]:
@@ -143,6 +149,15 @@ def test_held_out_images_stay_when_people_annotate_them_anew(found: list[str]) -
         return {sha256 for one, sha256 in pairs if one.key.annotation in ids}
 
     assert kept(1) == kept(100)
+
+
+def test_each_round_is_judged_by_the_same_corrections_of_an_image() -> None:
+    pairs = [(correction(number), "ab" * 32) for number in range(1, 30)]
+    kept = {
+        tuple(one.key for one in keep_held_out(pairs, SnapshotOptions(held_out_most=3, seed=seed)))
+        for seed in range(5)
+    }
+    assert len(kept) == 1
 
 
 @given(st.lists(st.text(max_size=5), max_size=10), st.randoms(use_true_random=False))
