@@ -6,6 +6,8 @@ into its calls are never read, so that they cannot be logged or used.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeVar
@@ -17,6 +19,11 @@ from backend.errors import BodyError
 
 MAX_TASKS: Final = 10_000
 """Tasks of one call to /predict; Label Studio sends at most a page of them."""
+
+_LARGE_BYTES: Final = 1 << 20
+_TASKS_FIRST: Final = re.compile(r'\s*\{\s*"tasks"\s*:\s*\[')
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_DECODER: Final = json.JSONDecoder()
 
 Results = list[dict[str, Any] | list[Any]]
 """One entry a task: a prediction, or `[]` for a task that Label Studio is to skip."""
@@ -113,12 +120,62 @@ def read_body(model: type[AnyBody], data: bytes) -> AnyBody:
         BodyError: No JSON, nested too deeply, with NaN or infinity, or not what the call takes.
     """
     try:
-        value = pydantic_core.from_json(data, allow_inf_nan=False, cache_strings="keys")
+        value = _parse(data)
     except ValueError as error:
         raise BodyError(f"The body is not JSON: {error}.") from None
     if not isinstance(value, Mapping):
         raise BodyError("The body must be a JSON object.")
     return check(model, value)
+
+
+async def receive(model: type[AnyBody], data: bytes) -> AnyBody:
+    """`read_body` that does not keep the event loop from other calls while a large body is read.
+
+    Raises:
+        BodyError: As `read_body`.
+    """
+    if len(data) <= _LARGE_BYTES:
+        return read_body(model, data)
+    return await asyncio.to_thread(_read_in_turns, model, data)
+
+
+def _read_in_turns(model: type[AnyBody], data: bytes) -> AnyBody:
+    """`read_body` task by task: the parser lets other threads run only between two calls of it."""
+    try:
+        text = data.decode()
+        head = _TASKS_FIRST.match(text)
+        if head is None:
+            return read_body(model, data)
+        tasks, end = _tasks(text, head.end())
+        rest = _parse(head[0] + text[end:])
+    except (ValueError, RecursionError) as error:
+        raise BodyError(f"The body is not JSON: {error}.") from None
+    rest["tasks"] = rest["tasks"] or tasks
+    return check(model, rest)
+
+
+def _tasks(text: str, start: int) -> tuple[list[Any], int]:
+    """The items of a list from behind its bracket on, and where the closing one is."""
+    tasks: list[Any] = []
+    at = _skip_space(text, start)
+    while not text.startswith("]", at):
+        if tasks:
+            if not text.startswith(",", at):
+                raise ValueError(f"expected `,` or `]` behind task {len(tasks)}")
+            at = _skip_space(text, at + 1)
+        _, end = _DECODER.raw_decode(text, at)
+        tasks.append(_parse(text[at:end]))  # stricter, as for small bodies
+        at = _skip_space(text, end)
+    return tasks, at
+
+
+def _skip_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return at if found is None else found.end()
+
+
+def _parse(data: bytes | str) -> Any:
+    return pydantic_core.from_json(data, allow_inf_nan=False, cache_strings="keys")
 
 
 def check(model: type[AnyBody], value: object) -> AnyBody:

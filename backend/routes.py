@@ -14,7 +14,7 @@ from backend.access import bounded_body
 from backend.labelling import is_unset, parse_config
 from backend.metrics import CONTENT_TYPE
 from backend.model_thread import ModelState
-from backend.protocol import AnyBody, PredictBody, SetupBody, read_body
+from backend.protocol import AnyBody, PredictBody, SetupBody, receive
 from backend.services import Services
 from segzero_ml.errors import LabellingConfigError
 
@@ -113,4 +113,4 @@ def _services(request: Request) -> Services:
 
 async def _read(request: Request, model: type[AnyBody]) -> AnyBody:
     limit = _services(request).settings.max_body_bytes
-    return read_body(model, await bounded_body(request, limit))
+    return await receive(model, await bounded_body(request, limit))

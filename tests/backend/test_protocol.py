@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 
@@ -18,6 +19,7 @@ from backend.protocol import (
     Task,
     check,
     read_body,
+    receive,
 )
 
 BATCH = {
@@ -133,3 +135,51 @@ def test_the_project_is_read_from_what_label_studio_sends_and_never_fails_a_call
     assert read_body(SetupBody, encode({"project": sent})).project == meant
     body = {"tasks": [], "label_config": "", "project": sent}
     assert read_body(PredictBody, encode(body)).project == meant
+
+
+PADDING = {"id": 1, "data": {"image": "x" * (1 << 20)}}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode({**BATCH, "tasks": [PADDING, {"data": {"a": [1.5, None]}}, "x", 3]}),
+        json.dumps({**BATCH, "tasks": [PADDING] * 2}, indent=1).encode(),
+        encode({"label_config": "<View/>", "tasks": [PADDING]}),  # the tasks are not first
+        encode({**BATCH, "label_config": "x" * (1 << 20), "tasks": []}),
+    ],
+)
+def test_a_large_body_is_read_as_a_small_one(data: bytes) -> None:
+    assert asyncio.run(receive(PredictBody, data)) == read_body(PredictBody, data)
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["", ",", "]", ",]}", " 1]}", ', NaN], "label_config": ""}', '], "label_config": ""', "]}", "}",
+     ', "\\ud800"], "label_config": ""}', "," + "[" * 100_000],
+)  # fmt: skip
+def test_a_large_body_is_refused_as_a_small_one(end: str) -> None:
+    data = ('{"tasks": [' + json.dumps(PADDING) + end).encode()
+    for read in (
+        lambda: read_body(PredictBody, data),
+        lambda: asyncio.run(receive(PredictBody, data)),
+    ):
+        with pytest.raises(BodyError):
+            read()
+
+
+def test_other_calls_go_on_while_a_large_body_is_read() -> None:
+    task = {"id": 1, "data": {str(key): [1, 2, 3] for key in range(200)}}
+    data = encode({**BATCH, "tasks": [task] * 2000})
+    turns = 0
+
+    async def read() -> PredictBody:
+        nonlocal turns
+        reading = asyncio.create_task(receive(PredictBody, data))
+        while not reading.done():
+            turns += 1
+            await asyncio.sleep(0)
+        return await reading
+
+    assert len(asyncio.run(read()).tasks) == 2000
+    assert turns > 10
