@@ -79,7 +79,7 @@ def _steps(prompts: int, options: RoundOptions) -> int:
     if not prompts:
         return 0
     each = min(options.prompts_per_step, prompts)
-    steps = math.ceil(options.epochs * (prompts // each))
+    steps = math.ceil(options.epochs * math.ceil(prompts / each))
     return steps if options.max_steps is None else min(steps, options.max_steps)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 
 from backend.app import create_app
 from backend.jobs import ALLOWED
-from backend.learning.folders import loop_name
+from backend.learning.folders import loop_name, snapshots_folder
 from backend.learning.launch import SHIPPED, config_file, gpus, launcher
 from backend.learning.round_settings import round_options, round_overrides, setting_of
 from backend.learning.round_state import Phase, RoundState, read_state, write_state
@@ -106,6 +107,28 @@ def test_a_dry_run_says_what_would_happen_and_why_and_changes_nothing(
     assert "There are 30 new corrections" in run("train", "--project", 7, "--dry-run").out
     assert queues(here).depth(QueueName.TRAIN).waiting == 0
     assert not (here.folder / "snapshots").exists()
+
+
+def test_a_dry_run_counts_the_step_that_the_last_few_prompts_make(
+    here: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(here, 30)
+    for name, value in {"MAX_STEPS": "1000", "EPOCHS": "1", "PROMPTS_PER_STEP": "1000"}.items():
+        monkeypatch.setenv(f"SEGZERO_TRAIN_{name}", value)
+    prompts = json.loads(run("train", "--project", 7, "--dry-run", "--json").out)["prompts"]
+    monkeypatch.setenv("SEGZERO_TRAIN_PROMPTS_PER_STEP", str(prompts - 1))
+    assert json.loads(run("train", "--project", 7, "--dry-run", "--json").out)["steps"] == 2
+
+
+def test_a_dry_run_is_of_a_split_that_is_known_or_none(here: World, run: Run) -> None:
+    fill(here, 30)
+    split = snapshots_folder(here.settings, 7) / "split.json"
+    split.parent.mkdir(parents=True)
+    split.write_text("{")
+    ran = run("train", "--project", 7, "--dry-run")
+    shutil.rmtree(split.parent)
+    assert ran.code == 1
+    assert "nobody knows which images are held out" in " ".join(ran.err.split())
 
 
 def test_a_dry_run_tells_new_corrections_from_older_ones(here: World, run: Run) -> None:
