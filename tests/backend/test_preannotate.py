@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from redis import Redis
+from rq.job import Job
 from typer.testing import CliRunner
 
 from backend.cli import app
@@ -37,6 +38,7 @@ from tests.backend.bulk_studio import PROJECT, BulkStudio, served
 from tests.backend.studio import TOKEN
 from training_hooks.redis_client import connect
 from training_hooks.redis_server import EmbeddedServer
+from training_hooks.running_job import RunningJob
 
 VERSION = "tiny@1f3a5b7c"
 NAME = "label-studio"
@@ -162,6 +164,20 @@ def test_a_backend_that_refuses_is_not_waited_for(world: World, status: int) -> 
     world.backend.refuse = lambda tasks: status
     with pytest.raises(BackendRefusedError, match=str(status)):
         world.run([1, 2])
+
+
+def test_a_job_that_was_refused_is_not_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rq_job = Job.create("backend.preannotate.job.run", connection=world.redis)
+    rq_job.retries_left = 2
+    transport = httpx.MockTransport(world.backend)
+    monkeypatch.setattr(job, "Backend", lambda settings: Backend(settings, transport))
+    monkeypatch.setattr(RunningJob, "current", lambda: RunningJob(rq_job))
+    world.backend.refuse = lambda tasks: 400
+    with pytest.raises(BackendRefusedError):
+        job.run(PROJECT, [1], VERSION)
+    assert not rq_job.retries_left
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
