@@ -132,6 +132,7 @@ def run_round(
     result = {
         "best": str(outcome.best.relative_to(folder)),
         "verdict": outcome.verdict.to_json(),
+        "mean_iou": outcome.challenger.mean_iou,
         "champion_mean_iou": outcome.champion.mean_iou,
         "checkpoint_mean_ious": list(outcome.means),
         "steps": len(trained.steps),

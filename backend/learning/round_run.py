@@ -124,7 +124,7 @@ class RoundRun:
         reasons = tuple(str(reason) for reason in verdict["reasons"])
         measured: dict[str, Any] = {
             "verdict": reasons,
-            "held_out_iou": _best_iou(result),
+            "held_out_iou": result.get("mean_iou"),
             "champion_iou": result.get("champion_mean_iou"),
             # Who looks now and then may have missed the last step.
             "step": result.get("steps", self.state.step),
@@ -262,8 +262,3 @@ class RoundRun:
         )
         if job is not None:
             job.progress(step, max(steps, 1), phase.value)
-
-
-def _best_iou(result: Mapping[str, Any]) -> float | None:
-    means = result.get("checkpoint_mean_ious")
-    return max(means) if means else None

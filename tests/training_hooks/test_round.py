@@ -91,6 +91,9 @@ def test_a_round_is_judged_on_what_it_did_not_learn_from_and_says_so(
     assert (folder / result["best"] / "adapter_model.safetensors").exists()
     assert len(result["checkpoint_mean_ious"]) == 2
     assert 0 <= result["champion_mean_iou"] <= 1
+    figures = result["verdict"]["figures"]["held_out"]
+    assert result["mean_iou"] == pytest.approx(figures["challenger"]["mean_iou"])
+    assert result["champion_mean_iou"] == pytest.approx(figures["champion"]["mean_iou"])
     # So few images decide nothing, whatever was learnt.
     assert not result["verdict"]["promote"]
     assert any("held-out" in reason for reason in result["verdict"]["reasons"])
