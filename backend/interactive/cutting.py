@@ -85,11 +85,10 @@ def cut(
         (_obeyed(one.mask, new, size), 0 if base.is_painted else _obeyed(one.mask, clicks, size))
         for one in candidates
     ]
-    for one, rank in zip(candidates, ranks, strict=True):
-        if rank == max(ranks) and masks.iou(one.mask, base.mask) >= LEAST_KEPT:
-            return one.mask, one.score
-    best = candidates[ranks.index(max(ranks))]
-    return best.mask, best.score
+    best = [one for one, rank in zip(candidates, ranks, strict=True) if rank == max(ranks)]
+    same = (one for one in best if masks.iou(one.mask, base.mask) >= LEAST_KEPT)
+    chosen = best[0] if base.is_painted else next(same, best[0])
+    return chosen.mask, chosen.score
 
 
 def _joined(base: Base, clicks: Sequence[Click], size: ImageSize) -> tuple[Click, ...]:
