@@ -26,7 +26,7 @@ SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "SEGZERO_TRAIN_HELD_OUT_SHARE": "0.5",
         # Most is learnt at a round's beginning: a few minutes on one core.
         "SEGZERO_TRAIN_MAX_STEPS": "4",
-        "SEGZERO_TRAIN_SAVE_EVERY": "2",
+        "SEGZERO_TRAIN_SAVE_EVERY": "4",
         "SEGZERO_TRAIN_REHEARSAL_HELD_OUT": "100",
         "SEGZERO_TRAIN_DEBOUNCE_S": "30",
     }
