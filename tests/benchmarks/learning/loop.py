@@ -63,6 +63,8 @@ def run(plan: Plan, arm: Arm, say: Say) -> dict[str, Any]:
 def _next_prediction(running: Servers, corrected: Corrected, *, promoted: bool) -> str | None:
     """The version of what Label Studio shows next, asked for as its user would; None: the old.
 
+    A picture may go without a readable answer: one that is shown of those asked for is enough.
+
     Raises:
         LabelStudioError: Label Studio refuses something.
     """
@@ -77,4 +79,4 @@ def _next_prediction(running: Servers, corrected: Corrected, *, promoted: bool) 
     retrieve_all(running.client, corrected.project, corrected.spare, version)
     tasks = {task.id: task for task in running.client.tasks(corrected.project)}
     have = [newest_prediction(tasks[number], version) for number in corrected.spare]
-    return version if all(have) else None
+    return version if any(have) else None
