@@ -60,6 +60,7 @@ class Outcome:
         verdict: The gate's, on that one.
         champion, challenger: What both answered.
         means: Mean IoU of each checkpoint, in the order given.
+        share: Of what the best one learnt that is kept.
     """
 
     best: Path
@@ -67,6 +68,7 @@ class Outcome:
     champion: Answers
     challenger: Answers
     means: tuple[float, ...]
+    share: float = 1.0
 
 
 def answer_all(

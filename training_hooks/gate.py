@@ -33,6 +33,10 @@ from training_hooks.gate_figures import Case, Comparison, Figures, compare
 
 __all__ = ["Case", "Check", "GateOptions", "Outcome", "Verdict", "judge"]
 
+_OLDER: Final = "Older corrections"
+_REHEARSED: Final = "What is rehearsed"
+_KNOWN: Final = (_OLDER, _REHEARSED)
+
 _ROUNDING: Final = 1e-9
 """A fall by less is one of floating-point numbers."""
 
@@ -134,6 +138,12 @@ class Verdict:
         return all(check.outcome is not Outcome.FAILED for check in self.checks)
 
     @property
+    def only_forgets(self) -> bool:
+        """Whether the challenger is better, and fails only as it lost what was known."""
+        failed = [check for check in self.checks if check.outcome is Outcome.FAILED]
+        return bool(failed) and all(check.name.startswith(_KNOWN) for check in failed)
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Why: the checks that failed, or when none did all that were made."""
         failed = tuple(check.text for check in self.checks if check.outcome is Outcome.FAILED)
@@ -188,8 +198,8 @@ def judge(
         _enough(held_out, asked),
         *_rise(held_out, asked),
         _n_acc(held_out, asked),
-        *_kept("Older corrections", before, asked),
-        *_kept("What is rehearsed", known, asked),
+        *_kept(_OLDER, before, asked),
+        *_kept(_REHEARSED, known, asked),
     )
     return Verdict(checks, Figures(held_out, before, known, *faithfulness))
 

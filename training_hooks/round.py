@@ -48,21 +48,13 @@ import torch
 from segzero_ml.adapter_files import read_adapter
 from segzero_ml.durable import replace_file
 from segzero_ml.errors import ConfigError, ModelError, SegZeroError, WeightsError
-from segzero_ml.images import load_image
-from segzero_ml.pipeline import Pipeline
 from segzero_ml.presets import get_preset
-from segzero_ml.reasoner.adapters import AdaptedReasoner, Adapters
-from segzero_ml.reasoner.golden import record_golden
-from segzero_ml.reasoner.local import LocalReasoner
-from segzero_ml.versions import golden_as_json
-from training_hooks import probing
-from training_hooks.blending import blended
-from training_hooks.comparison import Answers, Outcome, answer_all, judge
+from training_hooks.contest import Contest
 from training_hooks.job_errors import JobCancelledError
 from training_hooks.progress import Watch
 from training_hooks.rehearsal import Rehearsal, rehearse
 from training_hooks.report import write_report
-from training_hooks.round_files import BLENDED, CANCELLED, ERROR, GOLDEN, REFUSED, REPORT, RESULT
+from training_hooks.round_files import CANCELLED, ERROR, REFUSED, REPORT, RESULT
 from training_hooks.round_options import RoundOptions, default_options, overridden
 from training_hooks.round_report import report_of
 from training_hooks.snapshot import Snapshot
@@ -123,14 +115,13 @@ def run_round(
     if not is_first:
         return None
     trained_s = time.monotonic() - began
-    tried = [
-        blended(path, options.blend, folder / BLENDED)
-        for path in most_promising(usable(trained.checkpoints), trained.steps, _COMPARED)
-    ]
-    outcome = compare(snapshot, known, preset_name, tried, folder, champion, watch)
+    tried = most_promising(usable(trained.checkpoints), trained.steps, _COMPARED)
+    contest = Contest(snapshot, known, preset_name, folder, champion, watch)
+    outcome = contest.decide(tried, options.blend)
     costs = {"training_s": round(trained_s, 1), **_costs(began)}
     result = {
         "best": str(outcome.best.relative_to(folder)),
+        "share": outcome.share,
         "verdict": outcome.verdict.to_json(),
         "mean_iou": outcome.challenger.mean_iou,
         "champion_mean_iou": outcome.champion.mean_iou,
@@ -145,53 +136,6 @@ def run_round(
     write_report(folder / REPORT, report)
     replace_file(folder / RESULT, json.dumps(result).encode())
     return result
-
-
-def compare(
-    snapshot: Snapshot,
-    known: Rehearsal,
-    preset_name: str,
-    tried: Sequence[Path],
-    folder: Path,
-    champion: Path | None,
-    watch: Watch,
-) -> Outcome:
-    """Have the champion and some checkpoints answer the held-out examples; ask the gate."""
-    base = Pipeline.load(preset_name)
-    reasoner = base.reasoner
-    if not isinstance(reasoner, LocalReasoner):
-        raise ModelError("Only a reasoner that runs on this machine can be trained.")
-    adapters = Adapters(reasoner)
-    told: dict[str, float] = {}
-
-    def answers(adapter: Path | None, number: int) -> Answers:
-        watch.say(phase="comparing", model=number, models=len(tried) + 1, **told)
-        on: LocalReasoner | AdaptedReasoner = reasoner
-        if adapter is not None:
-            on = adapters.put_on(adapter)
-        try:
-            pipeline = Pipeline(on, base.segmenter, base.preset)
-            found = answer_all(pipeline, snapshot.held_out, snapshot.folder, watch.check)
-            before = answer_all(pipeline, known.held_out, folder, watch.check)
-            thinks = probing.faithfulness(
-                on, snapshot.held_out, snapshot.folder, between=watch.check
-            )
-        finally:
-            if isinstance(on, AdaptedReasoner):
-                adapters.take_off(on)
-        if adapter is None or adapter == champion:
-            told["champion_iou"] = found.mean_iou
-        else:
-            told["held_out_iou"] = max(found.mean_iou, told.get("held_out_iou", 0.0))
-        return Answers(found.cases, found.predictions, thinks, before.cases)
-
-    serving = answers(champion, 1)
-    challengers = [(path, answers(path, number)) for number, path in enumerate(tried, 2)]
-    outcome = judge(serving, challengers, snapshot.held_out)
-    if outcome.verdict.promote:
-        on = adapters.put_on(outcome.best)
-        _write_golden(on, snapshot, folder)
-    return outcome
 
 
 def _rehearsal(snapshot: Snapshot, options: RoundOptions, folder: Path) -> Rehearsal:
@@ -231,15 +175,6 @@ def usable(checkpoints: Sequence[Path]) -> list[Path]:
         )
     saved = [path for path in found if path.name != "last"]
     return saved or found
-
-
-def _write_golden(reasoner: AdaptedReasoner, snapshot: Snapshot, folder: Path) -> None:
-    """Note what the best one answers, as `segzero_ml.reasoner.golden` asks it again."""
-    chosen = snapshot.held_out[:_GOLDEN]
-    images = [load_image(snapshot.folder / one.image_file) for one in chosen]
-    recorded = record_golden(reasoner, images, [one.request for one in chosen])
-    noted = {"base": reasoner.version, "golden": golden_as_json(recorded)}
-    replace_file(folder / GOLDEN, json.dumps(noted).encode())
 
 
 def _costs(began: float) -> dict[str, float]:

@@ -51,7 +51,7 @@ def report_of(
             ("Judged by", f"{len(snapshot.held_out)} requests"),
             ("Steps", str(len(trained.steps))),
             ("Learning rate, rank", f"{options.learning_rate:g}, {options.rank}"),
-            ("Share kept", f"{options.blend:g}"),
+            ("Share kept", f"{outcome.share:.2g}"),
             ("Rollouts, prompts a step", f"{options.rollouts}, {options.prompts_per_step}"),
             *((name.replace("_", " ").capitalize(), f"{value:g}") for name, value in costs.items()),
         ),

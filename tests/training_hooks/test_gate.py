@@ -231,6 +231,15 @@ def test_what_was_rehearsed_does_not_hide_a_fall_on_older_corrections() -> None:
     assert failed(verdict) == ["Older corrections: mean mask IoU does not fall"]
 
 
+def test_a_better_model_that_lost_what_was_known_only_forgets() -> None:
+    champion, known = cases([0.3] * 40), cases([0.8] * 10)
+    lost = (known, cases([0.7] * 10))
+    assert judge(champion, raised(champion, 0.3), lost, options=QUICK).only_forgets
+    assert judge(champion, raised(champion, 0.3), rehearsed=lost, options=QUICK).only_forgets
+    assert not judge(champion, champion, lost, options=QUICK).only_forgets
+    assert not judge(champion, raised(champion, 0.3), options=QUICK).only_forgets
+
+
 def test_a_gain_on_form_alone_promotes_nothing() -> None:
     whole = cases([0.7] * 60)
     champion = [unreadable(one) if at % 3 == 0 else one for at, one in enumerate(whole)]

@@ -9,15 +9,21 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from segzero_ml import masks
+from segzero_ml.adapter_files import read_adapter
 from segzero_ml.corrections import Correction, LabelledSegment, Verdict
 from segzero_ml.datasets.scenes import scene_samples
 from segzero_ml.errors import FetchError
 from segzero_ml.types import ImageSize
 from tests.training_hooks.store_samples import correction
+from training_hooks import comparison, contest
+from training_hooks.comparison import Answers, Outcome
+from training_hooks.gate import Check
+from training_hooks.gate import Outcome as CheckOutcome
 from training_hooks.job_errors import JobCancelledError
 from training_hooks.progress import Watch
 from training_hooks.round import run_round
@@ -100,6 +106,35 @@ def test_a_round_is_judged_on_what_it_did_not_learn_from_and_says_so(
     assert result["verdict"]["figures"]["rehearsed"]["champion"]["cases"] == 4  # of those rehearsed
     assert snapshot.id in (folder / REPORT).read_text()
     assert json.loads((folder / PROGRESS).read_text())["phase"] == "comparing"
+
+
+@pytest.mark.slow
+def test_a_model_that_forgot_is_tried_with_less_of_what_it_learnt(
+    snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[list[str]] = []
+    forgets = Check("What is rehearsed: mean mask IoU does not fall", CheckOutcome.FAILED, "")
+
+    def judged(serving: Answers, found: list[tuple[Path, Answers]], examples: Any) -> Outcome:
+        compared.append([str(path.relative_to(tmp_path / "round-5")) for path, _ in found])
+        outcome = comparison.judge(serving, found, examples)
+        verdict = replace(outcome.verdict, checks=(forgets,))
+        return replace(outcome, best=found[-1][0], verdict=verdict)
+
+    monkeypatch.setattr(contest, "judge", judged)
+    one_step = replace(SHORT, max_steps=1, cold_start=0)
+    result = run_round(snapshot, "tiny", one_step, tmp_path / "round-5")
+    assert result is not None
+    assert compared == [
+        ["blended/0.6/checkpoint-1"],
+        ["blended/0.6/checkpoint-1", "blended/0.4/checkpoint-1"],
+    ]
+    assert result["best"] == "blended/0.4/checkpoint-1"
+    assert result["share"] == pytest.approx(0.4)
+    alphas = [
+        read_adapter(tmp_path / "round-5" / path).alpha for path in ("checkpoint-1", result["best"])
+    ]
+    assert alphas[1] == pytest.approx(0.4 * alphas[0])
 
 
 def test_a_cancelled_round_ends_and_leaves_no_result(snapshot: Snapshot, tmp_path: Path) -> None:

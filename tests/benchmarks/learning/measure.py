@@ -56,9 +56,9 @@ class Models:
 
     def checkpoint(self, folder: Path, style: Style) -> Figures:
         """A checkpoint of a round, as it would serve."""
-        options = json.loads((folder.parent / RESULT).read_bytes())["options"]
+        share = json.loads((folder.parent / RESULT).read_bytes())["share"]
         with TemporaryDirectory() as into:
-            shown = blended(folder, options["blend"], Path(into))
+            shown = blended(folder, share, Path(into))
             pipeline = self._adapted.try_on(shown, folder.name)
         try:
             return self._measured(pipeline, style)
