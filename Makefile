@@ -103,7 +103,7 @@ check: venv ## Style, types and import direction
 
 .PHONY: bench
 bench: venv ## Time and memory of the main path on this machine
-	@exec $(PY) -m pytest tests/benchmarks -s $${ARGS:-}
+	@exec $(PY) -m pytest -s $${ARGS:-tests/benchmarks}
 
 .PHONY: bench-learning
 bench-learning: venv ## Show that corrections make a better model: three seeds, some hours

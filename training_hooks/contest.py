@@ -1,7 +1,8 @@
 """What serves against what a round learnt, on the held-out examples: who is better is promoted.
 
 A checkpoint that is better, but has lost too much of what was known, is tried once more with less
-of what it learnt (`training_hooks.blending`).
+of what it learnt; one that lost nothing, but is not clearly better, with more of it
+(`training_hooks.blending`). The gate is told how many were tried in all.
 """
 
 from __future__ import annotations
@@ -80,13 +81,18 @@ class Contest:
         serving = self._answers(self._champion, 1, len(checkpoints) + 1)
         found = self._blended(checkpoints, share, len(checkpoints) + 1)
         outcome = judge(serving, found, self._snapshot.held_out)
+        other = share
         if outcome.verdict.only_forgets:
-            found += self._blended(checkpoints, share * _LESS, 2 * len(checkpoints) + 1)
+            other = share * _LESS
+        elif outcome.verdict.only_learns_too_little:
+            other = min(1.0, share / _LESS)
+        if other != share:
+            found += self._blended(checkpoints, other, 2 * len(checkpoints) + 1)
             outcome = judge(serving, found, self._snapshot.held_out)
         if outcome.verdict.promote:
             self._write_golden(outcome.best)
-        is_less = outcome.best not in [path for path, _ in found[: len(checkpoints)]]
-        return replace(outcome, share=share * _LESS if is_less else share)
+        is_first = outcome.best in [path for path, _ in found[: len(checkpoints)]]
+        return replace(outcome, share=share if is_first else other)
 
     def _blended(
         self, checkpoints: Sequence[Path], share: float, models: int

@@ -36,6 +36,7 @@ __all__ = ["Case", "Check", "GateOptions", "Outcome", "Verdict", "judge"]
 _OLDER: Final = "Older corrections"
 _REHEARSED: Final = "What is rehearsed"
 _KNOWN: Final = (_OLDER, _REHEARSED)
+_RISES: Final = "Mean mask IoU rises"
 
 _ROUNDING: Final = 1e-9
 """A fall by less is one of floating-point numbers."""
@@ -140,8 +141,17 @@ class Verdict:
     @property
     def only_forgets(self) -> bool:
         """Whether the challenger is better, and fails only as it lost what was known."""
-        failed = [check for check in self.checks if check.outcome is Outcome.FAILED]
-        return bool(failed) and all(check.name.startswith(_KNOWN) for check in failed)
+        failed = self._failed
+        return bool(failed) and all(name.startswith(_KNOWN) for name in failed)
+
+    @property
+    def only_learns_too_little(self) -> bool:
+        """Whether the challenger lost nothing, and fails only as it is not clearly better."""
+        return self._failed == [_RISES]
+
+    @property
+    def _failed(self) -> list[str]:
+        return [check.name for check in self.checks if check.outcome is Outcome.FAILED]
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -229,7 +239,7 @@ def _rise(held_out: Comparison, options: GateOptions) -> Iterator[Check]:
     """The rise of the mean mask IoU, beyond its interval and not by form alone."""
     gain = held_out.gain
     if gain is None:
-        yield Check("Mean mask IoU rises", Outcome.NOT_MEASURED, "No case was held out.")
+        yield Check(_RISES, Outcome.NOT_MEASURED, "No case was held out.")
         return
     among = "" if options.challengers == 1 else f", for the best of {options.challengers}"
     text = (
@@ -239,7 +249,7 @@ def _rise(held_out: Comparison, options: GateOptions) -> Iterator[Check]:
     )
     rises = gain.low > 0
     text += "." if rises else "; the interval's lower end must be above 0."
-    yield Check("Mean mask IoU rises", Outcome.PASSED if rises else Outcome.FAILED, text)
+    yield Check(_RISES, Outcome.PASSED if rises else Outcome.FAILED, text)
     if rises:
         yield _not_form_alone(held_out)
 

@@ -50,7 +50,7 @@ class RoundOptions:
         cold_start_rate: Learning rate of that.
         blend: Share of what was learnt that is kept in the end, in (0, 1]; see
             `training_hooks.blending`. Less forgets less; where a better model forgot too much, two
-            thirds of that are tried as well.
+            thirds of that are tried as well, and half as much again where too little was learnt.
         rehearsal: What is mixed in besides the project's own data, so that the rest is not
             forgotten: `scenes`, the bundled domain; or the folder of a `requests.jsonl`; empty
             for nothing.

@@ -240,6 +240,15 @@ def test_a_better_model_that_lost_what_was_known_only_forgets() -> None:
     assert not judge(champion, raised(champion, 0.3), options=QUICK).only_forgets
 
 
+def test_a_model_that_is_hardly_better_and_lost_nothing_learns_too_little() -> None:
+    champion, known = cases([0.3] * 40), cases([0.8] * 10)
+    mixed = [*raised(champion[:21], 0.1), *(replace(one, iou=0.2) for one in champion[21:])]
+    assert judge(champion, mixed, (known, known), options=QUICK).only_learns_too_little
+    lost = (known, cases([0.7] * 10))
+    assert not judge(champion, mixed, lost, options=QUICK).only_learns_too_little
+    assert not judge(champion, raised(champion, 0.3), options=QUICK).only_learns_too_little
+
+
 def test_a_gain_on_form_alone_promotes_nothing() -> None:
     whole = cases([0.7] * 60)
     champion = [unreadable(one) if at % 3 == 0 else one for at, one in enumerate(whole)]

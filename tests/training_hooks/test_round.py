@@ -109,16 +109,24 @@ def test_a_round_is_judged_on_what_it_did_not_learn_from_and_says_so(
 
 
 @pytest.mark.slow
-def test_a_model_that_forgot_is_tried_with_less_of_what_it_learnt(
-    snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("failed", "share"),
+    [("What is rehearsed: mean mask IoU does not fall", 0.4), ("Mean mask IoU rises", 0.9)],
+)
+def test_a_model_that_forgot_is_tried_with_less_and_one_that_learnt_too_little_with_more(
+    failed: str,
+    share: float,
+    snapshot: Snapshot,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     compared: list[list[str]] = []
-    forgets = Check("What is rehearsed: mean mask IoU does not fall", CheckOutcome.FAILED, "")
+    check = Check(failed, CheckOutcome.FAILED, "")
 
     def judged(serving: Answers, found: list[tuple[Path, Answers]], examples: Any) -> Outcome:
         compared.append([str(path.relative_to(tmp_path / "round-5")) for path, _ in found])
         outcome = comparison.judge(serving, found, examples)
-        verdict = replace(outcome.verdict, checks=(forgets,))
+        verdict = replace(outcome.verdict, checks=(check,))
         return replace(outcome, best=found[-1][0], verdict=verdict)
 
     monkeypatch.setattr(contest, "judge", judged)
@@ -127,14 +135,14 @@ def test_a_model_that_forgot_is_tried_with_less_of_what_it_learnt(
     assert result is not None
     assert compared == [
         ["blended/0.6/checkpoint-1"],
-        ["blended/0.6/checkpoint-1", "blended/0.4/checkpoint-1"],
+        ["blended/0.6/checkpoint-1", f"blended/{share}/checkpoint-1"],
     ]
-    assert result["best"] == "blended/0.4/checkpoint-1"
-    assert result["share"] == pytest.approx(0.4)
+    assert result["best"] == f"blended/{share}/checkpoint-1"
+    assert result["share"] == pytest.approx(share)
     alphas = [
         read_adapter(tmp_path / "round-5" / path).alpha for path in ("checkpoint-1", result["best"])
     ]
-    assert alphas[1] == pytest.approx(0.4 * alphas[0])
+    assert alphas[1] == pytest.approx(share * alphas[0])
 
 
 def test_a_cancelled_round_ends_and_leaves_no_result(snapshot: Snapshot, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def run(plan: Plan, arm: Arm, say: Say) -> dict[str, Any]:
     settings = {
         "SEGZERO_TRAIN_EVERY_CORRECTIONS": str(plan.corrections),
         "SEGZERO_TRAIN_SEED": str(arm.seed),
+        # By their number alone: how many were learnt from is told.
+        "SEGZERO_TRAIN_QUALITY_DROP": "0",
         **plan.settings,
     }
     with servers(folder, settings) as running:
