@@ -109,6 +109,10 @@ bench: venv ## Time and memory of the main path on this machine
 bench-learning: venv ## Show that corrections make a better model: three seeds, some hours
 	@eval "exec $(PY) -m tests.benchmarks.learning $${ARGS:-}"
 
+.PHONY: docs
+docs: venv ## Write docs/settings.md anew from the settings
+	@exec $(PY) -m tests.settings_page
+
 .PHONY: fmt
 fmt: venv ## Put the sources in order: imports, layout, what ruff can mend by itself
 	@$(VENV)/bin/ruff check --fix-only --quiet .
