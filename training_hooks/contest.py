@@ -8,7 +8,8 @@ of what it learnt; one that lost nothing, but is not clearly better, with more o
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,7 @@ from training_hooks.progress import Watch
 from training_hooks.rehearsal import Rehearsal
 from training_hooks.round_files import BLENDED, GOLDEN
 from training_hooks.snapshot import Snapshot
+from training_hooks.snapshot_records import Example
 
 _LESS: Final = 2 / 3
 _GOLDEN: Final = 3
@@ -65,6 +67,7 @@ class Contest:
         self._reasoner = self._base.reasoner
         self._adapters = Adapters(self._reasoner)
         self._told: dict[str, float] = {}
+        self._completed: dict[Path | None, Answers] = {}
 
     def decide(self, checkpoints: Sequence[Path], share: float) -> Outcome:
         """Compare checkpoints with what serves; a golden prediction is left of what is better.
@@ -78,9 +81,10 @@ class Contest:
             ModelError: There is not enough memory.
             WeightsError: A checkpoint is damaged.
         """
-        serving = self._answers(self._champion, 1, len(checkpoints) + 1)
-        found = self._blended(checkpoints, share, len(checkpoints) + 1)
-        outcome = judge(serving, found, self._snapshot.held_out)
+        models = len(checkpoints) + 1
+        serving = self._complete(self._champion, self._answers(self._champion, 1, models))
+        found = self._blended(checkpoints, share, models)
+        outcome = judge(serving, found, self._snapshot.held_out, complete=self._complete)
         other = share
         if outcome.verdict.only_forgets:
             other = share * _LESS
@@ -88,7 +92,7 @@ class Contest:
             other = min(1.0, share / _LESS)
         if other != share:
             found += self._blended(checkpoints, other, 2 * len(checkpoints) + 1)
-            outcome = judge(serving, found, self._snapshot.held_out)
+            outcome = judge(serving, found, self._snapshot.held_out, complete=self._complete)
         if outcome.verdict.promote:
             self._write_golden(outcome.best)
         is_first = outcome.best in [path for path, _ in found[: len(checkpoints)]]
@@ -103,23 +107,41 @@ class Contest:
         return [(path, self._answers(path, at, models)) for at, path in enumerate(tried, first)]
 
     def _answers(self, adapter: Path | None, number: int, models: int) -> Answers:
-        watch, snapshot = self._watch, self._snapshot
-        watch.say(phase="comparing", model=number, models=models, **self._told)
-        on: LocalReasoner | AdaptedReasoner = self._reasoner
-        if adapter is not None:
-            on = self._adapters.put_on(adapter)
-        try:
-            pipeline = Pipeline(on, self._base.segmenter, self._base.preset)
-            found = answer_all(pipeline, snapshot.held_out, snapshot.folder, watch.check)
-            before = answer_all(pipeline, self._known.held_out, self._folder, watch.check)
-            thinks = probing.faithfulness(
-                on, snapshot.held_out, snapshot.folder, between=watch.check
-            )
-        finally:
-            if isinstance(on, AdaptedReasoner):
-                self._adapters.take_off(on)
+        """A model's answers to the held-out examples."""
+        self._watch.say(phase="comparing", model=number, models=models, **self._told)
+        with self._put_on(adapter) as on:
+            found = self._answered(on, self._snapshot.held_out, self._snapshot.folder)
         self._tell(found.mean_iou, is_champion=adapter == self._champion)
-        return Answers(found.cases, found.predictions, thinks, before.cases)
+        return found
+
+    def _complete(self, adapter: Path | None, answers: Answers) -> Answers:
+        """With its answers to what is rehearsed, and whether they hang on its thoughts."""
+        if adapter not in self._completed:
+            snapshot = self._snapshot
+            with self._put_on(adapter) as on:
+                before = self._answered(on, self._known.held_out, self._folder)
+                thinks = probing.faithfulness(
+                    on, snapshot.held_out, snapshot.folder, between=self._watch.check
+                )
+            self._completed[adapter] = replace(answers, faithfulness=thinks, rehearsed=before.cases)
+        return self._completed[adapter]
+
+    def _answered(
+        self, on: LocalReasoner | AdaptedReasoner, examples: Sequence[Example], folder: Path
+    ) -> Answers:
+        pipeline = Pipeline(on, self._base.segmenter, self._base.preset)
+        return answer_all(pipeline, examples, folder, self._watch.check)
+
+    @contextmanager
+    def _put_on(self, adapter: Path | None) -> Iterator[LocalReasoner | AdaptedReasoner]:
+        if adapter is None:
+            yield self._reasoner
+            return
+        on = self._adapters.put_on(adapter)
+        try:
+            yield on
+        finally:
+            self._adapters.take_off(on)
 
     def _tell(self, mean_iou: float, *, is_champion: bool) -> None:
         if is_champion:

@@ -21,7 +21,7 @@ from segzero_ml.errors import FetchError
 from segzero_ml.types import ImageSize
 from tests.training_hooks.store_samples import correction
 from training_hooks import comparison, contest
-from training_hooks.comparison import Answers, Outcome
+from training_hooks.comparison import Answers, Complete, Outcome
 from training_hooks.gate import Check
 from training_hooks.gate import Outcome as CheckOutcome
 from training_hooks.job_errors import JobCancelledError
@@ -123,9 +123,11 @@ def test_a_model_that_forgot_is_tried_with_less_and_one_that_learnt_too_little_w
     compared: list[list[str]] = []
     check = Check(failed, CheckOutcome.FAILED, "")
 
-    def judged(serving: Answers, found: list[tuple[Path, Answers]], examples: Any) -> Outcome:
+    def judged(
+        serving: Answers, found: list[tuple[Path, Answers]], examples: Any, complete: Complete
+    ) -> Outcome:
         compared.append([str(path.relative_to(tmp_path / "round-5")) for path, _ in found])
-        outcome = comparison.judge(serving, found, examples)
+        outcome = comparison.judge(serving, found, examples, complete=complete)
         verdict = replace(outcome.verdict, checks=(check,))
         return replace(outcome, best=found[-1][0], verdict=verdict)
 
