@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,7 +34,10 @@ from segzero_ml.corrections import (
     Revision,
 )
 from segzero_ml.errors import InputError
+from segzero_ml.reasoner.prompts import check_raw_length
 from segzero_ml.types import ImageSize
+
+_log = logging.getLogger(__name__)
 
 _HASHED: Final = ("result", "was_cancelled", "ground_truth", "lead_time")
 _MAX_SECONDS: Final = 1e9
@@ -159,7 +163,8 @@ def to_correction(
     Args:
         annotation: As in a webhook or from the API.
         task: The task with its `id` and `data`.
-        prediction: The one it came from, see `find_prediction`; None if there was none.
+        prediction: The one it came from, see `find_prediction`; None if there was none. One
+            that cannot be read, as an imported one may be, counts as none.
         labelling: The project's labelling config.
         label_studio: Name of the Label Studio, the same for ever.
         request_fields: Field names that mean a request whatever the config shows.
@@ -167,33 +172,31 @@ def to_correction(
 
     Raises:
         InputError: The annotation or the task is not what Label Studio sends.
-        MaskError: A region is malformed, or not of the image's size.
+        MaskError: A region of the annotation is malformed, or not of the image's size.
     """
     identity = identify(annotation, task, label_studio)
     if annotation.get("was_cancelled"):
         return NoCorrection(identity, Reason.SKIPPED)
     results = read_results(annotation.get("result"))
     size = None if image is None else image.size
-    masked = labelling.masked_labels
-    drawn = read_regions(results, labelling.image, size, masked)
+    drawn = read_regions(results, labelling.image, size, labelling.masked_labels)
     if not drawn and has_other_shapes(results, labelling.image):
         return NoCorrection(identity, Reason.NO_MASK)
-    shown = None if prediction is None else read_results(prediction.get("result"))
     size = size or size_of(drawn)
-    predicted = None if shown is None else read_regions(shown, labelling.image, size, masked)
+    came_from = _read_prediction(prediction, labelling, size)
     data = _data(task)
-    asked = answered(data, labelling, request_fields, predicted, drawn, results)
+    asked = answered(data, labelling, request_fields, came_from.regions, drawn, results)
     if not asked.requests:
         return NoCorrection(identity, Reason.NO_REQUEST)
-    judgement = judge(predicted, drawn)
-    note_shown, note_edited = _notes(shown or (), results, judgement.shown, drawn, labelling)
+    judgement = judge(came_from.regions, drawn)
+    note_shown, note_edited = _notes(came_from.results, results, judgement.shown, drawn, labelling)
     return Correction(
         key=identity.key,
         revision=identity.revision,
         task=identity.task,
         image=_image_reference(data, labelling),
         image_sha256=None if image is None else image.sha256,
-        size=size or size_of(predicted or ()),
+        size=size or size_of(came_from.regions or ()),
         requests=tuple(one.text for one in asked.requests),
         predicted=asked.segments(judgement.shown),
         corrected=asked.segments(drawn),
@@ -202,11 +205,41 @@ def to_correction(
         verdict=judgement.verdict,
         edit_iou=judgement.edit_iou,
         lead_time_s=_seconds(annotation.get("lead_time")),
-        model_version=_model_version(prediction)
+        model_version=came_from.model_version
         or next((one.model_version for one in drawn if one.model_version), None),
         annotator=_id(annotation.get("completed_by")),
         ground_truth=annotation.get("ground_truth") is True,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Predicted:
+    """What a prediction said; by default there was none."""
+
+    results: Sequence[Mapping[str, Any]] = ()
+    regions: tuple[Region, ...] | None = None
+    model_version: str | None = None
+
+
+def _read_prediction(
+    prediction: Mapping[str, Any] | None, labelling: Labelling, size: ImageSize | None
+) -> _Predicted:
+    """Read a prediction; one that cannot be read takes nothing from what was drawn by hand."""
+    if prediction is None:
+        return _Predicted()
+    try:
+        results = read_results(prediction.get("result"))
+        regions = read_regions(results, labelling.image, size, labelling.masked_labels)
+        for one in regions:
+            check_raw_length(one.request or "")
+    except InputError as error:
+        _log.warning(
+            "Prediction %s cannot be read and counts as none: %s",
+            _id(prediction.get("id")),
+            error.message,
+        )
+        return _Predicted()
+    return _Predicted(results, regions, _model_version(prediction))
 
 
 def _notes(
@@ -273,8 +306,8 @@ def _seconds(value: object) -> float | None:
     return None
 
 
-def _model_version(prediction: Mapping[str, Any] | None) -> str | None:
-    version = None if prediction is None else prediction.get("model_version")
+def _model_version(prediction: Mapping[str, Any]) -> str | None:
+    version = prediction.get("model_version")
     if not isinstance(version, str) or not version.strip():
         return None
     return version.encode("utf-8", "replace").decode()[:MAX_NAME_LENGTH]

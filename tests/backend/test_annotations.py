@@ -502,6 +502,45 @@ def test_whatever_stands_in_a_payload_is_read_or_refused(data: st.DataObject) ->
         assert Correction.from_json(json.loads(json.dumps(made.to_json()))) == made
 
 
+# --- A prediction that cannot be read --------------------------------------------------------
+
+
+def unreadable_predictions() -> dict[str, dict[str, Any]]:
+    """As imported, or left by another tool; the id of their region is the one that was kept."""
+    sound = predicted(RING, id="kept")
+    without_size = {k: v for k, v in sound.items() if not k.startswith("original_")}
+    turned = {**sound, "original_width": HEIGHT, "original_height": WIDTH}
+    cut_short = {**sound, "value": {**sound["value"], "rle": sound["value"]["rle"][:9]}}
+    endless = {**sound, "meta": {"request": "x" * 100_000}}
+    return {
+        "without a size": prediction(without_size),
+        "as before it was turned upright": prediction(turned),
+        "damaged": prediction(cut_short),
+        "with a request without end": prediction(endless),
+        "no list": prediction(result={"a": 1}),
+        "no objects": prediction(result=[3]),
+    }
+
+
+@pytest.mark.parametrize("what", unreadable_predictions())
+@pytest.mark.parametrize("image", [None, ImageFacts(SIZE, "0" * 64)], ids=["no image", "image"])
+def test_a_sound_annotation_is_learnt_though_its_prediction_cannot_be_read(
+    what: str, image: ImageFacts | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = unreadable_predictions()[what]
+    drawn = [brush(STAR), text("notes", "The star.")]
+    assert correct(drawn, damaged, image=image) == correct(drawn, image=image)
+    kept_id = [brush(STAR, id="kept", origin="prediction-changed")]
+    assert correct(kept_id, damaged, image=image) == correct(kept_id, image=image)
+    assert "Prediction 501 cannot be read" in caplog.text
+
+
+def test_an_annotation_that_kept_a_damaged_region_is_still_refused() -> None:
+    damaged = unreadable_predictions()["without a size"]
+    with pytest.raises(MaskError):
+        correct([kept(damaged["result"][0])], damaged)
+
+
 # --- Which prediction -----------------------------------------------------------------------
 
 
