@@ -32,6 +32,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_XMP = ("xmp", "XML:com.adobe.xmp")
+"""Where Pillow looks for an orientation that EXIF does not tell, and browsers do not."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
@@ -52,10 +55,11 @@ DEFAULT_LIMITS = ImageLimits()
 def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
     """Decode an image upright and in colour.
 
-    The EXIF orientation is applied and forgotten, transparency is laid on white, CMYK,
-    palette and grey become RGB. 16-bit grey keeps its scale (65535 is white); 32-bit
-    and floating-point grey, which have no fixed scale, are stretched from their darkest to
-    their lightest value.
+    The EXIF orientation is applied and forgotten; one that browsers do not know (in XMP, in
+    the texts of a PNG, or behind its pixels) is ignored. Transparency is laid on white, CMYK,
+    palette and grey become RGB. 16-bit grey keeps its scale (65535 is white); 32-bit and
+    floating-point grey, which have no fixed scale, are stretched from their darkest to their
+    lightest value.
 
     Args:
         data: The file's bytes.
@@ -69,8 +73,11 @@ def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Ima
     """
     _check_bytes(len(data), limits)
     with _translated("The image"), _open(BytesIO(data), "The image", limits) as image:
+        orientation = _orientation(image)
         image.load()
-        return _rgb(_upright(image))
+        # Pillow turns a TIFF itself, while it loads it.
+        turn = None if image.format == "TIFF" else _UPRIGHT.get(orientation)
+        return _rgb(image if turn is None else image.transpose(turn))
 
 
 def load_image(path: str | Path, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
@@ -98,7 +105,8 @@ class FileKind:
 
     Args:
         format: One of `FORMATS`.
-        is_upright: Whether its pixels are stored as they are to be seen.
+        is_upright: Whether its pixels are stored as they are to be seen, and no metadata say
+            otherwise, not even those that only some tools heed.
     """
 
     format: str
@@ -106,14 +114,14 @@ class FileKind:
 
 
 def file_kind(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> FileKind:
-    """What an image file is, from its header alone.
+    """What an image file is, from its header and its metadata.
 
     Raises:
         ImageError: As `decode_image`, except that damage in the pixels stays unseen.
     """
     _check_bytes(len(data), limits)
     with _translated("The image"), _open(BytesIO(data), "The image", limits) as image:
-        return FileKind(str(image.format), _orientation(image) == 1)
+        return FileKind(str(image.format), _orientation(image, anywhere=True) == 1)
 
 
 def read_size(path: str | Path, limits: ImageLimits = DEFAULT_LIMITS) -> ImageSize:
@@ -193,18 +201,23 @@ def _translated(what: str) -> Iterator[None]:
         raise ImageError(f"{what} is damaged and cannot be decoded: {error}.") from error
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8; an image with damaged metadata counts as upright."""
+def _orientation(image: Image.Image, *, anywhere: bool = False) -> int:
+    """EXIF orientation 1..8 in a header; an image with damaged metadata counts as upright.
+
+    Args:
+        image: Not loaded yet.
+        anywhere: Take one that browsers do not know as well.
+    """
+    if not anywhere:
+        if image.format == "PNG" and "exif" not in image.info:
+            return 1  # Pillow would search behind the pixels, and in texts
+        for name in _XMP:
+            image.info.pop(name, None)
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001 - as above; the pixels are fine without metadata
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    turn = _UPRIGHT.get(_orientation(image))
-    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from segzero_ml.errors import ImageError
-from segzero_ml.images import FORMATS, ImageLimits, decode_image, load_image, read_size
+from segzero_ml.images import FORMATS, ImageLimits, decode_image, file_kind, load_image, read_size
 from segzero_ml.types import ImageSize
 
 ORIENTATION = 0x0112
@@ -86,6 +86,83 @@ def test_the_exif_orientation_is_applied_once(kind: str, orientation: int, tmp_p
     assert not image.info
     assert not image.getexif()
     assert read_size(path) == ImageSize(48, 32)
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def _with_xmp(kind: str, **options: object) -> bytes:
+    """The picture, which its XMP says is to be turned."""
+    if kind == "PNG":
+        text = PngImagePlugin.PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", XMP.decode())
+        return _saved(_picture(), "PNG", pnginfo=text, **options)
+    if kind == "TIFF":
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags[700] = XMP
+        return _saved(_picture(), kind, tiffinfo=tags, **options)
+    return _saved(_picture(), kind, xmp=XMP, **options)
+
+
+def _moved_behind_the_pixels(png: bytes, name: bytes) -> bytes:
+    start = png.index(name) - 4
+    chunk = png[start : start + 12 + struct.unpack(">I", png[start : start + 4])[0]]
+    return png.replace(chunk, b"")[:-12] + chunk + png[-12:]  # IEND stays the last
+
+
+def _turned_by_pillow_alone() -> dict[str, bytes]:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    as_text = PngImagePlugin.PngInfo()
+    as_text.add_text(
+        "Raw profile type exif", f"\nexif\n{len(exif.tobytes())}\n{exif.tobytes().hex()}"
+    )
+    late = _moved_behind_the_pixels(_saved(_picture(), "PNG", exif=exif), b"eXIf")
+    return {
+        **{f"XMP in {kind}": _with_xmp(kind) for kind in ("PNG", "JPEG", "WEBP", "TIFF")},
+        "XMP behind the pixels": _moved_behind_the_pixels(_with_xmp("PNG"), b"iTXt"),
+        "EXIF behind the pixels": late,
+        "EXIF as text": _saved(_picture(), "PNG", pnginfo=as_text),
+    }
+
+
+@pytest.mark.parametrize("where", _turned_by_pillow_alone())
+def test_an_orientation_that_browsers_do_not_know_is_ignored(where: str, tmp_path: Path) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(_turned_by_pillow_alone()[where])
+    with Image.open(path) as image:
+        image.load()
+        assert ImageOps.exif_transpose(image).size == (32, 48)
+    image = load_image(path)
+    assert image.size == (48, 32)
+    np.testing.assert_allclose(_pixel(image, 8, 8), (255, 0, 0), atol=8)
+    np.testing.assert_allclose(_pixel(image, 40, 8), (0, 255, 0), atol=8)
+    assert read_size(path) == ImageSize(48, 32)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_the_exif_orientation_is_applied_whatever_the_xmp_says(kind: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 8
+    if kind == "TIFF":
+        exif[700] = XMP
+        data = _saved(_picture(), kind, exif=exif)
+    else:
+        data = _with_xmp(kind, exif=exif)
+    path = tmp_path / "picture"
+    path.write_bytes(data)
+    image = load_image(path)
+    assert image.size == (32, 48)
+    np.testing.assert_allclose(_pixel(image, 8, 40), (255, 0, 0), atol=8)
+    assert read_size(path) == ImageSize(32, 48)
+
+
+def test_a_picture_that_any_tool_would_turn_is_not_kept_as_upright() -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 1
+    assert file_kind(_saved(_picture(), "JPEG")).is_upright
+    assert file_kind(_with_xmp("JPEG", exif=exif)).is_upright
+    assert not any(file_kind(data).is_upright for data in _turned_by_pillow_alone().values())
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 77])
