@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from backend.controls import Label
+from backend.label_names import Naming, folded, naming
 from backend.labelling import Labelling
 from backend.templates import REQUEST_FIELD
 from segzero_ml.errors import RequestError
@@ -104,16 +104,20 @@ def label_of(request: str, labelling: Labelling) -> str:
 
 
 def label_for(request: str, labels: Sequence[Label]) -> str:
-    """The label whose longest name the request contains as whole words, else the first.
+    """The label that the request names, else the first.
+
+    Of several it is one that is named as it is written, not in the plural, and of these the
+    one with the longest name.
 
     Raises:
         RequestError: The request is far too long.
     """
     check_raw_length(request)
-    best, best_length = labels[0].name, 0
+    text = folded(request)
+    best, best_rank = labels[0].name, (Naming.NOT, 0)
     for label in labels:
-        for name in label.names:
-            pattern = rf"(?<!\w){re.escape(name)}(?!\w)"
-            if len(name) > best_length and re.search(pattern, request, re.IGNORECASE):
-                best, best_length = label.name, len(name)
+        for name in map(folded, label.names):
+            rank = (naming(name, text), len(name))
+            if rank[0] is not Naming.NOT and rank > best_rank:
+                best, best_rank = label.name, rank
     return best

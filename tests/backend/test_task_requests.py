@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backend.controls import Kind, Label, Shape
+from backend.label_names import Naming, folded, naming
 from backend.labelling import Labelling
 from backend.task_requests import LabelRequest, label_for, prompted_request, task_requests
 from segzero_ml.errors import RequestError
@@ -99,6 +103,59 @@ def test_label_is_the_one_that_the_request_names_or_else_the_first(
     request_text: str, label: str
 ) -> None:
     assert label_for(request_text, (CUP, FIRE)) == label
+
+
+def label(name: str) -> Label:
+    return Label(name, name, (name,))
+
+
+@pytest.mark.parametrize(
+    ("request_text", "names", "found"),
+    [
+        ("all the cars", ["person", "car"], "car"),
+        ("ALL BUSES", ["person", "bus"], "bus"),
+        ("every battery, or all batteries", ["cell", "battery"], "battery"),
+        ("the batteries", ["cell", "battery"], "battery"),
+        ("two TVs", ["radio", "TV"], "TV"),
+        ("carsharing", ["person", "car"], "person"),
+        ("as is", ["person", "a", "i"], "person"),  # no plurals
+        ("the cars beside the person", ["car", "person"], "person"),  # written as it is
+        ("the cars beside the police cars", ["car", "police car"], "police car"),
+        ("glass and glasses", ["glass", "glasses"], "glasses"),
+        ("找出所有行人", ["汽车", "行人"], "行人"),
+        ("自動車を全部見つけて", ["人", "自動車"], "自動車"),
+        ("リンゴを探して", ["みかん", "リンゴ"], "リンゴ"),
+        ("หารถยนต์ทั้งหมด", ["คน", "รถยนต์"], "รถยนต์"),
+        ("找出所有car和person", ["person", "car"], "person"),
+        ("找出所有car", ["person", "car"], "car"),
+        ("找出所有carpet", ["person", "car"], "person"),
+        ("找出A型汽车", ["行人", "A型汽车"], "A型汽车"),
+        ("자동차를 찾아", ["사람", "자동차"], "자동차"),
+        ("car를 찾아", ["사람", "car"], "car"),
+        ("소방차를 찾아", ["사람", "차"], "사람"),  # within a word
+        ("차를 자동차 옆에서", ["차", "자동차"], "자동차"),
+        ("the cafe\u0301", ["bar", "caf\u00e9"], "caf\u00e9"),
+        ("die STRASSE", ["Haus", "Straße"], "Straße"),
+        ("все машины", ["дом", "машины"], "машины"),
+    ],
+)
+def test_label_is_found_in_any_script_and_in_the_plural(
+    request_text: str, names: list[str], found: str
+) -> None:
+    assert label_for(request_text, [label(name) for name in names]) == found
+
+
+WORDS = st.text(st.characters(categories=["L", "M", "N", "P", "S"]), min_size=1, max_size=8)
+
+
+@given(WORDS)
+def test_a_label_between_spaces_is_named_whatever_it_is_made_of(name: str) -> None:
+    text = f"xq {unicodedata.normalize('NFD', name)} xq"
+    assert naming(folded(name), folded(text)) is Naming.EXACT
+
+
+def test_a_label_without_a_name_is_never_named() -> None:
+    assert label_for("anything", [label("cup"), label("")]) == "cup"
 
 
 def test_request_of_millions_of_characters_is_refused_without_being_searched() -> None:
