@@ -25,6 +25,13 @@ _TASKS_FIRST: Final = re.compile(r'\s*\{\s*"tasks"\s*:\s*\[')
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _DECODER: Final = json.JSONDecoder()
 
+_HALF: Final = re.compile(
+    r"\\\\"  # an escaped backslash, which begins nothing
+    r"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # two halves make one
+    r"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+"""Half a character in JSON is the group; what must not be taken for one is no group."""
+
 Results = list[dict[str, Any] | list[Any]]
 """One entry a task: a prediction, or `[]` for a task that Label Studio is to skip."""
 
@@ -175,6 +182,22 @@ def _skip_space(text: str, at: int) -> int:
 
 
 def _parse(data: bytes | str) -> Any:
+    """Read JSON strictly, but for halves of characters: U+FFFD takes the place of each.
+
+    Whatever cuts texts by their length leaves them behind; one task with such a text must not
+    fail the others.
+    """
+    try:
+        return _strictly(data)
+    except ValueError:
+        text = data.decode() if isinstance(data, bytes) else data
+        mended = _HALF.sub(lambda found: r"\ufffd" if found[1] else found[0], text)
+        if mended == text:
+            raise
+        return _strictly(mended)
+
+
+def _strictly(data: bytes | str) -> Any:
     return pydantic_core.from_json(data, allow_inf_nan=False, cache_strings="keys")
 
 

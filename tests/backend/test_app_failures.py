@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import struct
 import time
@@ -14,7 +15,7 @@ import pytest
 
 from segzero_ml.pipeline import Pipeline
 from segzero_ml.tiny.scenes import Scene
-from tests.backend.serving import Running, Serve, StudioFiles, Watched, naming, task
+from tests.backend.serving import Running, Serve, StudioFiles, Watched, naming, predict_body, task
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -87,6 +88,18 @@ def test_tasks_that_fail_are_skipped_with_a_reason_and_the_others_are_answered(
         of_task = [reason for task_id, reason in told if task_id == number]
         assert len(of_task) == (2 if number is None else 1), told
         assert all(expected in reason for reason in of_task), told
+
+
+def test_half_a_character_in_a_request_fails_neither_its_task_nor_the_others(
+    running: Running, scenes: list[Scene]
+) -> None:
+    asked = [f"{naming(scenes[0])} \ud83d", naming(scenes[1])]
+    body = predict_body(*(task(n, request=text) for n, text in enumerate(asked)))
+    reply = running.client.post(
+        "/predict", content=json.dumps(body), headers={"Content-Type": "application/json"}
+    )
+    assert reply.status_code == 200, reply.text
+    assert all(one["result"] for one in reply.json()["results"])
 
 
 def test_config_that_can_show_no_prediction_skips_every_task_and_says_why(

@@ -116,6 +116,13 @@ def world(
         yield World(studio, FakeBackend(), load_settings(), redis)
 
 
+def test_half_a_character_in_a_task_does_not_fail_the_job(world: World) -> None:
+    world.studio.tasks[2]["data"]["request"] = "a cup \ud83d"
+    done = world.run([1, 2, 3])
+    assert done["predicted"] == 3, done
+    assert world.backend.calls == [[1, 2, 3]]
+
+
 def test_a_job_predicts_its_tasks_and_leaves_those_alone_that_are_done(world: World) -> None:
     world.studio.predict(2, VERSION)
     world.studio.predict(3, "tiny@00000000")

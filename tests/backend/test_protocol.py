@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 
 import pytest
@@ -137,6 +138,38 @@ def test_the_project_is_read_from_what_label_studio_sends_and_never_fails_a_call
     assert read_body(PredictBody, encode(body)).project == meant
 
 
+@pytest.mark.parametrize(
+    ("escaped", "meant"),
+    [
+        (r"\ud83d", "\ufffd"),
+        (r"\uDE00 b", "\ufffd b"),
+        (r"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        (r"\ude00\ud83d", "\ufffd\ufffd"),
+        (r"\\ud83d\ud83d", "\\ud83d\ufffd"),
+        (r"\ud83d\\ude00", "\ufffd\\ude00"),
+        (r"\ud83d\u0041\n\"", '\ufffdA\n"'),
+    ],
+)
+def test_half_a_character_in_one_task_fails_no_call(escaped: str, meant: str) -> None:
+    sound = {"id": 7, "data": {"request": "the star", "\ud800": r"C:\ud83d"}}
+    data = encode({**BATCH, "tasks": [{"id": 8, "data": {"request": "HERE"}}, sound]})
+    body = read_body(PredictBody, data.replace(b"HERE", escaped.encode()))
+    assert body.tasks[0]["data"] == {"request": meant}
+    assert body.tasks[1]["data"] == {"request": "the star", "\ufffd": r"C:\ud83d"}
+
+
+@given(st.text(st.characters(categories=None), max_size=20))
+def test_any_text_arrives_but_for_halves_of_characters(text: str) -> None:
+    body = read_body(SetupBody, encode({"schema": text, "\udc00": 1}))
+    assert body.schema_ == re.sub("[\ud800-\udfff]", "\ufffd", json.loads(encode(text)))
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "[" * 1000, "9" * 5000, "'a'"])
+def test_half_a_character_opens_no_other_door(value: str) -> None:
+    with pytest.raises(BodyError, match="not JSON"):
+        read_body(SetupBody, f'{{"schema": "\\ud83d", "a": {value}}}'.encode())
+
+
 PADDING = {"id": 1, "data": {"image": "x" * (1 << 20)}}
 
 
@@ -145,6 +178,7 @@ PADDING = {"id": 1, "data": {"image": "x" * (1 << 20)}}
     [
         encode({**BATCH, "tasks": [PADDING, {"data": {"a": [1.5, None]}}, "x", 3]}),
         json.dumps({**BATCH, "tasks": [PADDING] * 2}, indent=1).encode(),
+        encode({**BATCH, "tasks": [PADDING, {"data": {"request": "\ud800"}}], "x": "\udc00"}),
         encode({"label_config": "<View/>", "tasks": [PADDING]}),  # the tasks are not first
         encode({**BATCH, "label_config": "x" * (1 << 20), "tasks": []}),
     ],
@@ -156,7 +190,8 @@ def test_a_large_body_is_read_as_a_small_one(data: bytes) -> None:
 @pytest.mark.parametrize(
     "end",
     ["", ",", "]", ",]}", " 1]}", ', NaN], "label_config": ""}', '], "label_config": ""', "]}", "}",
-     ', "\\ud800"], "label_config": ""}', "," + "[" * 100_000],
+     ', "\\ud8"], "label_config": ""}', ', "\\ud800", NaN], "label_config": ""}',
+     "," + "[" * 100_000],
 )  # fmt: skip
 def test_a_large_body_is_refused_as_a_small_one(end: str) -> None:
     data = ('{"tasks": [' + json.dumps(PADDING) + end).encode()
