@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
@@ -19,6 +21,10 @@ from segzero_ml.errors import FetchError, ForbiddenAddressError
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 """Host name and port to the texts of its addresses; raises OSError when there are none."""
 
+LOOKUP_TIMEOUT_S: Final = 10.0
+"""Longest wait for one lookup; a second name server is asked after 5 s."""
+
+_LOOKUPS_AT_ONCE: Final = 32  # as many as connections: names that hang keep no others back
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 _V4_COMPATIBLE: Final = IPv6Network("::/96")
 _ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})
@@ -31,22 +37,51 @@ _LOCAL_V6: Final = (
 )
 
 
-async def resolve(host: str, port: int) -> list[str]:
-    """Look a host name up with the system's resolver.
+class SystemResolver:
+    """Looks host names up with the system's resolver, in threads of its own.
 
-    Raises:
-        OSError: There is no such host.
+    One that does not answer keeps a thread for half a minute. In the event loop's own pool it
+    would keep back everything else that runs there, such as the answer to a click.
+
+    Args:
+        timeout_s: Longest wait for one lookup, in seconds.
     """
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+    def __init__(self, timeout_s: float = LOOKUP_TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        # Starts no thread before the first lookup.
+        self._threads = ThreadPoolExecutor(_LOOKUPS_AT_ONCE, "segzero-lookup")
+
+    def close(self) -> None:
+        """Look nothing up any more; what is being looked up is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        """The texts of a host's addresses.
+
+        Raises:
+            FetchError: The system's resolver did not answer in time.
+            OSError: There is no such host.
+            ValueError: That is no name.
+        """
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        looking = asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                found = await looking
+        except TimeoutError:
+            raise FetchError(
+                f"The address of {host} was not found within {self._timeout_s:g} s.",
+                "Check the name servers of this machine.",
+            ) from None
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-async def public_addresses(host: str, port: int, resolver: Resolver = resolve) -> list[str]:
+async def public_addresses(host: str, port: int, resolver: Resolver) -> list[str]:
     """The addresses of a host, all of them public.
 
     Raises:
-        FetchError: The name has no address.
+        FetchError: The name has no address, or the resolver does not answer.
         ForbiddenAddressError: One of its addresses is not public.
     """
     try:

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from backend.access import Guard
-from backend.addresses import Resolver, resolve
+from backend.addresses import Resolver
 from backend.champions import Champions
 from backend.connect.follow import VersionFollower
 from backend.errors import BodyError, UnavailableError
@@ -44,7 +44,7 @@ def create_app(
     load_pipeline: Callable[[], Predicts] | None = None,
     expect_version: Callable[[], str | None] | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
-    resolver: Resolver = resolve,
+    resolver: Resolver | None = None,
 ) -> FastAPI:
     """The app, not started yet.
 
@@ -53,7 +53,7 @@ def create_app(
         load_pipeline: Gives the pipeline; the preset of the settings by default.
         expect_version: Gives that pipeline's version before it is loaded, if it can be known.
         transport: Where images are fetched from instead of the network.
-        resolver: Looks up the hosts of images.
+        resolver: Looks up the hosts of images; None for the system's.
 
     Raises:
         ConfigError: The preset is unknown or the Label Studio token is malformed.

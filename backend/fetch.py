@@ -16,7 +16,7 @@ from typing import Final
 import certifi
 import httpx
 
-from backend.addresses import Resolver, public_addresses, resolve
+from backend.addresses import Resolver, SystemResolver, public_addresses
 from backend.image_urls import Target, first_target, inline_image, next_target, printable
 from backend.settings import Settings
 from backend.tokens import TokenAuth, origin_of
@@ -41,7 +41,7 @@ class ImageFetcher:
     Args:
         settings: Limits, Label Studio's address and token, allowed hosts.
         transport: Where requests go instead of the network.
-        resolver: Looks up host names.
+        resolver: Looks up host names; None for the system's.
 
     Raises:
         ConfigError: The token is malformed.
@@ -52,10 +52,11 @@ class ImageFetcher:
         settings: Settings,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
-        resolver: Resolver = resolve,
+        resolver: Resolver | None = None,
     ) -> None:
         self._settings = settings
-        self._resolver = resolver
+        self._lookups = SystemResolver()
+        self._resolver = resolver or self._lookups
         self._auth: TokenAuth | None = None
         if settings.label_studio_url and settings.label_studio_token:
             self._auth = TokenAuth(settings.label_studio_url, settings.label_studio_token)
@@ -68,6 +69,7 @@ class ImageFetcher:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        self._lookups.close()
         await self._strangers.aclose()
         await self._label_studio.aclose()
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import httpx
 from redis import Redis
 
-from backend.addresses import Resolver, resolve
+from backend.addresses import Resolver
 from backend.annotations import ImageFacts
 from backend.fetch import ImageFetcher
 from backend.labelling import Labelling
@@ -40,7 +40,7 @@ class ImageLookup:
         settings: Limits, Label Studio's address and token, allowed hosts.
         redis: Where what was found is remembered.
         transport: Where images are fetched from instead of the network.
-        resolver: Looks up the hosts of images.
+        resolver: Looks up the hosts of images; None for the system's.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ImageLookup:
         redis: Redis,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
-        resolver: Resolver = resolve,
+        resolver: Resolver | None = None,
     ) -> None:
         self._settings = settings
         self._redis = redis

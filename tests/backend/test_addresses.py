@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.addresses import embedded_v4, is_public, public_addresses, resolve
+from backend.addresses import SystemResolver, embedded_v4, is_public, public_addresses
 from segzero_ml.errors import FetchError, ForbiddenAddressError
 
 
@@ -75,10 +79,54 @@ def test_host_without_an_address_is_said_not_to_exist() -> None:
 @pytest.mark.parametrize("spelling", ["127.1", "0", "2130706433", "0x7f000001", "0177.0.0.1"])
 def test_odd_spellings_of_this_machine_are_what_the_resolver_makes_of_them(spelling: str) -> None:
     with pytest.raises(FetchError):  # forbidden, or unknown to this system's resolver
-        asyncio.run(public_addresses(spelling, 80, resolve))
+        asyncio.run(public_addresses(spelling, 80, SystemResolver()))
 
 
 @pytest.mark.parametrize("host", ["a" * 300, "a..b", "h\x00st", "\ud800"])
 def test_name_that_no_resolver_takes_is_said_not_to_exist(host: str) -> None:
     with pytest.raises(FetchError, match="There is no host"):
-        asyncio.run(public_addresses(host, 80, resolve))
+        asyncio.run(public_addresses(host, 80, SystemResolver()))
+
+
+@pytest.fixture
+def dead_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The system's resolver, while its name servers do not answer."""
+    gone = threading.Event()
+
+    def hanging(*_: object, **__: object) -> list[object]:
+        gone.wait(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    yield
+    gone.set()
+
+
+@pytest.mark.usefixtures("dead_resolver")
+def test_lookups_that_hang_keep_nothing_else_back() -> None:
+    async def work_beside_lookups() -> int:
+        resolver = SystemResolver()
+        lookups = [asyncio.create_task(resolver(f"{n}.example", 80)) for n in range(64)]
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            found = await asyncio.to_thread(lambda: 7)
+        for one in lookups:
+            one.cancel()
+        resolver.close()
+        return found
+
+    started = time.monotonic()
+    assert asyncio.run(work_beside_lookups()) == 7
+    assert time.monotonic() - started < 5  # nor is the end of the loop kept back
+
+
+@pytest.mark.usefixtures("dead_resolver")
+def test_a_resolver_that_does_not_answer_is_told_apart_from_a_host_that_is_not_there() -> None:
+    with pytest.raises(FetchError, match=r"a\.example was not found within 0.05 s.*name servers"):
+        asyncio.run(public_addresses("a.example", 80, SystemResolver(0.05)))
+
+
+def test_this_machine_is_found_under_its_name() -> None:
+    found = asyncio.run(SystemResolver()("localhost", 80))
+    assert set(found) <= {"127.0.0.1", "::1"}
+    assert found

@@ -126,10 +126,10 @@ def test_name_is_looked_up_once_so_that_it_cannot_change_between_check_and_call(
     ],
 )
 def test_private_network_is_never_asked(url: str) -> None:
-    from backend.addresses import resolve
+    from backend.addresses import SystemResolver
 
     async def real(host: str, port: int) -> list[str]:
-        return HOSTS.get(host) or await resolve(host, port)
+        return HOSTS.get(host) or await SystemResolver()(host, port)
 
     web = Web({})
     with pytest.raises(ForbiddenAddressError, match="SEGZERO_ALLOWED_HOSTS"):
