@@ -65,10 +65,10 @@ def read_regions(
     """The objects that regions show on an image, in their order.
 
     An object is there once, even if several controls describe it or it is in several parts.
-    Of regions of one object those count that the annotator changed, and of these, or of all
-    if none was changed, the most exact kind; its parts are joined. A box is an object only
-    where nobody could have drawn the mask. Regions without a pixel, such as one that was
-    erased completely, are left out.
+    Of regions of one object those of one control count: of those that the annotator changed,
+    or of all if none was changed, the one of the most exact kind, and the first of these; its
+    parts are joined. A box is an object only where nobody could have drawn the mask. Regions
+    without a pixel, such as one that was erased completely, are left out.
 
     Args:
         results: Of an annotation or a prediction.
@@ -135,13 +135,14 @@ def _objects(
 
 
 def _parts(regions: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Of one object's regions those that say what its mask is."""
-    changed = {mask_kind(one) for one in regions if one.get("origin") == "prediction-changed"}
-    kinds = changed or {mask_kind(one) for one in regions}
+    """Of one object's regions those that say what its mask is: all of one control."""
     # A box is never more than a hint beside a mask, changed or not.
-    kinds = kinds - {"rectangle"} or {mask_kind(one) for one in regions}
-    best = min(kinds, key=MASK_KINDS.index)
-    return [one for one in regions if mask_kind(one) == best]
+    exact = [one for one in regions if mask_kind(one) != "rectangle"] or regions
+    told = [one for one in exact if one.get("origin") == "prediction-changed"] or exact
+    best = min(told, key=lambda one: MASK_KINDS.index(mask_kind(one)))
+    # What another control shows would bring back what was erased in this one.
+    control = mask_kind(best), best.get("from_name")
+    return [one for one in exact if (mask_kind(one), one.get("from_name")) == control]
 
 
 def size_of(regions: Sequence[Region]) -> ImageSize | None:
