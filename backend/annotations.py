@@ -206,7 +206,7 @@ def to_correction(
         edit_iou=judgement.edit_iou,
         lead_time_s=_seconds(annotation.get("lead_time")),
         model_version=came_from.model_version
-        or next((one.model_version for one in drawn if one.model_version), None),
+        or next((one.model_version for one in drawn if not one.is_own and one.model_version), None),
         annotator=_id(annotation.get("completed_by")),
         ground_truth=annotation.get("ground_truth") is True,
     )

@@ -32,6 +32,8 @@ class Region:
         note: The text in the details of the region.
         request: The request that the model answered with it, where that was written down.
         model_version: The version that answered, where that was written down.
+        is_clicked: Whether clicks or a box had a part in its mask. Label Studio says of it that
+            it comes from a prediction, as of an answer that was left as it came.
     """
 
     id: str
@@ -41,6 +43,12 @@ class Region:
     note: str = ""
     request: str | None = None
     model_version: str | None = None
+    is_clicked: bool = False
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the annotator made it of nothing by clicking, as if it was drawn by hand."""
+        return self.is_clicked and self.request is None
 
 
 def read_results(value: object) -> list[Mapping[str, Any]]:
@@ -66,9 +74,9 @@ def read_regions(
 
     An object is there once, even if several controls describe it or it is in several parts.
     Of regions of one object those of one control count: of those that the annotator changed,
-    or of all if none was changed, the one of the most exact kind, and the first of these; its
-    parts are joined. A box is an object only where nobody could have drawn the mask. Regions
-    without a pixel, such as one that was erased completely, are left out.
+    else of those that clicks made, else of all, the one of the most exact kind, and the first
+    of these; its parts are joined. A box is an object only where nobody could have drawn the
+    mask. Regions without a pixel, such as one that was erased completely, are left out.
 
     Args:
         results: Of an annotation or a prediction.
@@ -138,7 +146,8 @@ def _parts(regions: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Of one object's regions those that say what its mask is: all of one control."""
     # A box is never more than a hint beside a mask, changed or not.
     exact = [one for one in regions if mask_kind(one) != "rectangle"] or regions
-    told = [one for one in exact if one.get("origin") == "prediction-changed"] or exact
+    changed = [one for one in exact if one.get("origin") == "prediction-changed"]
+    told = changed or [one for one in exact if _is_clicked(one)] or exact
     best = min(told, key=lambda one: MASK_KINDS.index(mask_kind(one)))
     # What another control shows would bring back what was erased in this one.
     control = mask_kind(best), best.get("from_name")
@@ -185,12 +194,17 @@ def _region(one: _Object, rle: Rle) -> Region:
         note=_lines(meta.get("text")),
         request=_text(meta.get("request")) or None,
         model_version=_text(meta.get("model_version"))[:MAX_NAME_LENGTH] or None,
+        is_clicked=any(map(_is_clicked, one.parts)),
     )
 
 
 def _meta(result: Mapping[str, Any]) -> Mapping[str, Any]:
     meta = result.get("meta")
     return meta if isinstance(meta, Mapping) else {}
+
+
+def _is_clicked(result: Mapping[str, Any]) -> bool:
+    return _meta(result).get("clicked") is True
 
 
 def _label(result: Mapping[str, Any]) -> str:

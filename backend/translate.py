@@ -37,6 +37,7 @@ class Shown:
         request: What was asked; empty where it was only clicked at.
         note: The model's reasons; may be empty.
         model_version: The version that answered.
+        is_clicked: Whether clicks or a box had a part in its mask.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Shown:
     request: str
     note: str
     model_version: str
+    is_clicked: bool = False
 
 
 def new_region_id() -> str:
@@ -198,13 +200,15 @@ def _region_note(
 def _meta(shown: Shown, box: Box | None, *, is_first: bool) -> dict[str, Any]:
     """What travels with a region through the editor, for `backend.regions` to read again.
 
-    The details panel shows `text`; the rest tells what was asked, who answered, where the
-    object is in pixels, and which regions show the same one, even of a region that the
-    annotator asked for while working, which no stored prediction has.
+    The details panel shows `text`; the rest tells what was asked, who answered, whether the
+    annotator clicked, where the object is in pixels, and which regions show the same one, even
+    of a region that the annotator asked for while working, which no stored prediction has.
     """
     meta: dict[str, Any] = {"model_version": shown.model_version}
     if shown.request:
         meta["request"] = shown.request
+    if shown.is_clicked:
+        meta["clicked"] = True
     if not is_first:
         meta["object"] = shown.id
     if box is not None:

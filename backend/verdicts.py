@@ -28,7 +28,7 @@ class Judgement:
     Args:
         verdict: See `judge`.
         shown: What the model showed: the prediction's regions, and those that the annotator
-            asked for while working and left as they came.
+            asked for while working and left as they came, without a click.
         edit_iou: IoU of all that was shown with all that was submitted; None where the model
             showed nothing, or where a mask was changed whose first form is not known.
     """
@@ -44,7 +44,9 @@ def judge(predicted: Sequence[Region] | None, drawn: Sequence[Region]) -> Judgem
     *Shown* are the regions of the prediction that the annotation came from and, beyond it,
     submitted regions that Label Studio says come from a prediction and were not changed:
     they were asked for while working, and nothing else keeps them. *Submitted* are the
-    annotation's regions. The first line that fits is the verdict:
+    annotation's regions. What clicks made was not shown, whatever Label Studio says: made of
+    nothing it counts as drawn by hand, and made of an answer that no prediction keeps, as that
+    answer changed. The first line that fits is the verdict:
 
     1. There was no prediction, and no submitted region comes from one: `DRAWN_BY_HAND`, or
        `NOTHING_HERE` if nothing was submitted either.
@@ -69,8 +71,9 @@ def judge(predicted: Sequence[Region] | None, drawn: Sequence[Region]) -> Judgem
         for one, row in zip(drawn, overlaps, strict=True)
     ]
     strangers = [one for one, is_related in zip(drawn, related, strict=True) if not is_related]
-    asked_for = [one for one in strangers if one.origin == "prediction"]
-    changed = [one for one in strangers if one.origin == "prediction-changed"]
+    answers = [one for one in strangers if not one.is_own]
+    asked_for = [one for one in answers if one.origin == "prediction" and not one.is_clicked]
+    changed = [one for one in answers if one.origin == "prediction-changed" or one.is_clicked]
     shown = (*known, *asked_for)
     if predicted is None and not asked_for and not changed:
         return Judgement(Verdict.DRAWN_BY_HAND if drawn else Verdict.NOTHING_HERE, (), None)

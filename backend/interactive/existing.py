@@ -135,6 +135,7 @@ def _now(one: _Candidate, labelling: Labelling, size: ImageSize) -> Remembered |
             request=region.request or "",
             note=region.note,
             model_version=region.model_version or "",
+            is_clicked=region.is_clicked,
         ),
         box_px=one.box_px,
         drawn=drawn,

@@ -228,9 +228,9 @@ def _shown(
 ) -> Shown:
     version: str = pipeline.model_version
     if base is not None:
-        return replace(base.shown, rle=rle, score=score, model_version=version)
+        return replace(base.shown, rle=rle, score=score, model_version=version, is_clicked=True)
     label = _new_label(gesture, labelling)
-    return Shown(new_region_id(), label, rle, score, "", "", version)
+    return Shown(new_region_id(), label, rle, score, "", "", version, is_clicked=True)
 
 
 def _new_label(gesture: Gesture, labelling: Labelling) -> str:

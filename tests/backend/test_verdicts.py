@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -22,6 +23,12 @@ def bar(left: int, right: int) -> BoolMask:
 
 def region(left: int, right: int, name: str = "", origin: str = "", label: str = "A") -> Region:
     return Region(id=name, label=label, rle=masks.encode(bar(left, right)), origin=origin)
+
+
+def clicked(left: int, right: int, name: str, request: str | None = None) -> Region:
+    """What clicks made of nothing, or of the answer to a request."""
+    made = region(left, right, name, "prediction")
+    return replace(made, request=request, is_clicked=True)
 
 
 ONE, TWO = region(0, 100, "one"), region(120, 180, "two")
@@ -136,17 +143,55 @@ def test_a_region_drawn_beside_one_that_came_while_working_is_an_edit() -> None:
     assert found.edit_iou == 50 / 60
 
 
+# --- Clicked: the annotator's work, though Label Studio says that it comes from a prediction --
+
+
+def test_what_was_clicked_without_a_prediction_is_drawn_by_hand() -> None:
+    found = judge(None, [clicked(0, 50, "x"), clicked(60, 70, "y")])
+    assert (found.verdict, found.shown, found.edit_iou) == (Verdict.DRAWN_BY_HAND, (), None)
+
+
+def test_what_was_clicked_beside_a_prediction_counts_as_if_it_was_drawn() -> None:
+    by_click = judge([ONE], [ONE, clicked(120, 180, "x")])
+    by_hand = judge([ONE], [ONE, region(120, 180, "x", "manual")])
+    assert by_click == by_hand
+    assert (by_click.verdict, by_click.edit_iou) == (Verdict.EDITED, 100 / 160)
+
+
+def test_what_was_clicked_instead_of_a_prediction_rejects_it() -> None:
+    for predicted in ([], [ONE]):
+        found = judge(predicted, [clicked(150, 200, "x")])
+        assert (found.verdict, found.edit_iou) == (Verdict.REJECTED, 0.0)
+
+
+def test_an_answer_that_clicks_repaired_is_an_edit_without_a_number() -> None:
+    repaired = clicked(120, 180, "x", request="asked")
+    for predicted in (None, [], [ONE]):
+        found = judge(predicted, [*(predicted or ()), repaired])
+        assert (found.verdict, found.edit_iou) == (Verdict.EDITED, None)
+        assert repaired not in found.shown
+
+
+def test_a_prediction_that_clicks_repaired_is_compared_with_what_it_was() -> None:
+    found = judge([ONE], [clicked(0, 50, "one", request="asked")])
+    assert (found.verdict, found.shown, found.edit_iou) == (Verdict.EDITED, (ONE,), 0.5)
+
+
 # --- Properties ---------------------------------------------------------------------------
 
 spans = st.tuples(st.integers(0, 190), st.integers(1, 60)).map(lambda s: (s[0], s[0] + s[1]))
 origins = st.sampled_from(["", "manual", "prediction", "prediction-changed"])
 regions = st.lists(
     st.builds(
-        lambda span, name, origin, label: region(span[0], span[1], name, origin, label),
+        lambda span, name, origin, label, is_clicked, request: replace(
+            region(span[0], span[1], name, origin, label), is_clicked=is_clicked, request=request
+        ),
         spans,
         st.sampled_from(["", "a", "b", "c"]),
         origins,
         st.sampled_from(["A", "B"]),
+        st.booleans(),
+        st.sampled_from([None, "asked"]),
     ),
     max_size=4,
 )
