@@ -32,6 +32,7 @@ from segzero_ml.corrections import (
     Correction,
     CorrectionKey,
     Revision,
+    Verdict,
 )
 from segzero_ml.errors import InputError
 from segzero_ml.reasoner.prompts import check_raw_length
@@ -189,6 +190,7 @@ def to_correction(
     if not asked.requests:
         return NoCorrection(identity, Reason.NO_REQUEST)
     judgement = judge(came_from.regions, drawn)
+    corrected = asked.truth(drawn)
     note_shown, note_edited = _notes(came_from.results, results, judgement.shown, drawn, labelling)
     return Correction(
         key=identity.key,
@@ -198,11 +200,11 @@ def to_correction(
         image_sha256=None if image is None else image.sha256,
         size=size or size_of(came_from.regions or ()),
         requests=tuple(one.text for one in asked.requests),
-        predicted=asked.segments(judgement.shown),
-        corrected=asked.segments(drawn),
+        predicted=asked.shown(judgement.shown),
+        corrected=corrected,
         note_shown=note_shown,
         note_edited=note_edited,
-        verdict=judgement.verdict,
+        verdict=_verdict(judgement.verdict, answers_more=len(corrected) > len(drawn)),
         edit_iou=judgement.edit_iou,
         lead_time_s=_seconds(annotation.get("lead_time")),
         model_version=came_from.model_version
@@ -240,6 +242,11 @@ def _read_prediction(
         )
         return _Predicted()
     return _Predicted(results, regions, _model_version(prediction))
+
+
+def _verdict(verdict: Verdict, *, answers_more: bool) -> Verdict:
+    """A prediction whose region also answers a request that it was not shown for missed that."""
+    return Verdict.EDITED if answers_more and verdict is Verdict.ACCEPTED else verdict
 
 
 def _notes(
