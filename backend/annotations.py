@@ -186,7 +186,9 @@ def to_correction(
     size = size or size_of(drawn)
     came_from = _read_prediction(prediction, labelling, size)
     data = _data(task)
-    asked = answered(data, labelling, request_fields, came_from.regions, drawn, results)
+    asked = answered(
+        data, labelling, request_fields, came_from.regions, drawn, results, came_from.results
+    )
     if not asked.requests:
         return NoCorrection(identity, Reason.NO_REQUEST)
     judgement = judge(came_from.regions, drawn)

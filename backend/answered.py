@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.labelling import Labelling
-from backend.regions import Region
+from backend.regions import Region, noted_requests
 from backend.task_requests import LabelRequest, label_of, prompted_request, task_requests
 from segzero_ml.corrections import LabelledSegment
 from segzero_ml.errors import RequestError
@@ -95,10 +95,11 @@ def answered(
     predicted: Sequence[Region] | None,
     drawn: Sequence[Region],
     results: Sequence[Mapping[str, Any]],
+    shown: Sequence[Mapping[str, Any]] = (),
 ) -> Answered:
     """Find the requests that an annotation answers.
 
-    A prediction answers what its regions say that they answer. Where they say
+    A prediction answers what its notes and its regions say that they answer. Where they say
     nothing, or name only some of what the task asks for, it answers all that the task asks for:
     the rest was not found. To these come the requests that regions of the annotation name, as
     those do which the annotator asked for while working; and the request typed last, if there
@@ -112,13 +113,14 @@ def answered(
         predicted: Regions of the prediction; None where there was none.
         drawn: Regions of the annotation.
         results: All results of the annotation.
+        shown: All results of the prediction.
     """
     asked_by_task = _asked_by_task(data, labelling, request_fields)
     typed = prompted_request(results, labelling)
     typed = typed if typed is not None and _is_learnt(typed, labelling) else None
     found: dict[str, LabelRequest] = {}
     if predicted is not None:
-        told = _named(_requests_of(predicted), labelling)
+        told = _named([*noted_requests(shown), *_requests_of(predicted)], labelling)
         texts = {one.text for one in asked_by_task}
         found = {one.text: one for one in asked_by_task} if told.keys() <= texts else told
     named = _named(_requests_of(drawn), labelling)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from backend.true_masks import MASK_KINDS, is_mask_region, mask_kind, region_size, true_mask
 from segzero_ml import masks
 from segzero_ml.checks import MAX_NAME_LENGTH
-from segzero_ml.corrections import MAX_NOTE_LENGTH, MAX_SEGMENTS
+from segzero_ml.corrections import MAX_NOTE_LENGTH, MAX_REQUESTS, MAX_SEGMENTS
 from segzero_ml.errors import InputError, MaskError
 from segzero_ml.types import ImageSize, Rle
 
@@ -175,6 +175,15 @@ def typed_text(results: Sequence[Mapping[str, Any]], control: str | None) -> str
         if result.get("from_name") == control and isinstance(result.get("value"), Mapping):
             return _lines(result["value"].get("text"))
     return None
+
+
+def noted_requests(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a prediction was asked, as its notes keep it: also where nothing was found."""
+    found: list[str] = []
+    for result in results:
+        requests = _meta(result).get("requests")
+        found += filter(None, map(_text, requests if isinstance(requests, list) else []))
+    return list(dict.fromkeys(found))[:MAX_REQUESTS]
 
 
 def notes_of(regions: Sequence[Region]) -> str:

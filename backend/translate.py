@@ -65,8 +65,8 @@ def to_task_result(
 
     Each segment becomes a region of every control that has its label, with its score and the
     model's note; the notes together go into the notes TextArea, and the Choices say whether
-    anything was found, if the config has them. Without segments the result says that nothing
-    was found.
+    anything was found, if the config has them; both keep what was asked. Without segments the
+    result says that nothing was found.
 
     Args:
         answers: At least one.
@@ -88,14 +88,16 @@ def to_task_result(
     for one in shown:
         result += to_regions(one, labelling)
     notes = _notes(predictions)
+    # Without this an answer that found nothing would not say what it was asked.
+    asked = {"meta": {"requests": [one.request for one in predictions]}}
     if labelling.notes is not None and notes:
-        result.append(_text(labelling.notes, notes, size, labelling, make_id()))
+        result.append(_text(labelling.notes, notes, size, labelling, make_id()) | asked)
     if labelling.verdict is not None:
         chosen = _chosen(answers, labelling.verdict)
         if chosen:
             result.append(
                 _image_level(labelling.verdict.name, "choices", size, labelling, make_id())
-                | {"value": {"choices": chosen}}
+                | {"value": {"choices": chosen}, **asked}
             )
     return {
         "model_version": predictions[0].model_version,

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from backend.labelling import parse_config
 from backend.templates import labelling_config
+from backend.translate import Labelled, to_task_result
+from segzero_ml import masks
 from segzero_ml.corrections import Correction, Verdict
+from segzero_ml.types import BoolMask, Box, ImageSize, Prediction, Segment
 from tests.backend.annotated import (
     CLASSES,
+    CROSS,
+    HEIGHT,
     RING,
     STAR,
+    WIDTH,
     brush,
     correct,
     kept,
@@ -103,3 +111,57 @@ def test_prediction_of_a_request_is_an_answer_to_it_though_its_details_were_rewr
     left = {**relabelled(found, "Dog"), "meta": {"text": ["mine"]}}
     one = correct([left, kept(dog)], prediction(found, dog), CLASSES, task(request=None))
     assert one.truth("what purrs") == (rle(STAR),)
+
+
+# --- What an empty prediction was asked ---------------------------------------------------------
+
+
+def answer(request: str, *found: BoolMask, label: str = "Cat") -> Labelled:
+    segments = tuple(Segment(Box(0, 0, 1, 1), (), masks.encode(one), 0.9) for one in found)
+    said = Prediction(request, ImageSize(WIDTH, HEIGHT), "", segments, 0.5, "tiny@1")
+    return Labelled(said, label)
+
+
+def stored(*answers: Labelled) -> dict[str, Any]:
+    return prediction(**to_task_result(answers, CLASSES))
+
+
+def test_empty_prediction_that_is_accepted_answers_what_it_was_asked() -> None:
+    """As where the last request is kept for the next task, which its data does not say."""
+    one = correct([], stored(answer("what purrs")), CLASSES, unasked())
+    assert (one.verdict, one.requests) == (Verdict.ACCEPTED, ("what purrs",))
+
+
+def test_what_is_drawn_where_nothing_was_found_answers_what_was_asked() -> None:
+    one = correct([brush(CROSS, "Cat")], stored(answer("what purrs")), CLASSES, unasked())
+    assert one.verdict is Verdict.REJECTED
+    assert (one.requests, one.truth("what purrs")) == (("what purrs",), (rle(CROSS),))
+
+
+def test_request_without_an_answer_is_told_beside_one_that_has_some() -> None:
+    found = stored(answer("what purrs", RING), answer("what barks", label="Dog"))
+    left = [kept(one) for one in found["result"] if one["type"] == "brushlabels"]
+    one = correct(left, found, CLASSES, unasked())
+    assert one.requests == ("what purrs", "what barks")
+    assert (one.truth("what purrs"), one.truth("what barks")) == ((rle(RING),), ())
+
+
+def test_each_label_is_asked_for_though_the_model_answered_only_some() -> None:
+    one = correct([], stored(answer("Cat")), CLASSES, unasked())
+    assert one.requests == ("Cat", "Dog")
+
+
+@pytest.mark.parametrize("odd", [None, 3, "Cat", {"a": 1}, [None, 7, "", " ", "x" * 3000, "."]])
+def test_requests_of_a_note_that_nobody_wrote_are_left_out(odd: Any) -> None:
+    found = stored(answer("what purrs"))
+    [note] = found["result"]
+    note["meta"] = {"requests": odd}
+    assert correct([], found, CLASSES, unasked()).requests == ("Cat", "Dog")
+
+
+def test_note_of_an_answer_that_was_typed_makes_no_request_of_it() -> None:
+    """Nothing was found or drawn for it: it may have been a slip."""
+    cat = predicted(RING, "Cat", request="Cat")
+    [note] = to_task_result([answer("asdf")], CLASSES)["result"]
+    one = correct([kept(cat), text("request", "asdf"), note], prediction(cat), CLASSES, unasked())
+    assert one.requests == ("Cat", "Dog")

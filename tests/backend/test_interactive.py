@@ -25,7 +25,7 @@ from backend.interactive.memory import (
     remembered,
 )
 from backend.labelling import parse_config
-from backend.regions import read_regions
+from backend.regions import noted_requests, read_regions
 from backend.translate import Shown, to_regions
 from backend.true_masks import true_mask
 from segzero_ml import masks
@@ -319,12 +319,13 @@ def test_last_request_is_kept_for_the_next_task_if_the_team_wants_it(
         with serve(partial(_itself, watched), keep_request=keep) as running:
             running.wait_until_ready()
             Worked(running, watched).do(task(0), text("request", "the star"))
-            running.predict(task(1), config=CONFIG)
+            [stored] = running.predict(task(1), config=CONFIG)
             running.predict(task(2, request="the ring"), config=CONFIG)
             running.predict(task(1), task(2), config=CONFIG)
         asked = [one for batch in watched.batches for one in batch]
         expected = ["the star"] if keep else ["A", "B"]
         assert asked[1 : 1 + len(expected)] == expected
+        assert noted_requests(stored["result"]) == expected
         assert sorted(asked[1 + len(expected) :]) == ["A", "A", "B", "B", "the ring"]
 
 

@@ -12,7 +12,7 @@ from label_studio_sdk.converter.brush import decode_rle
 from label_studio_sdk.label_interface.interface import LabelInterface as _LabelInterface
 
 from backend.labelling import parse_config
-from backend.regions import read_regions
+from backend.regions import noted_requests, read_regions
 from backend.templates import labelling_config
 from backend.translate import NOTHING_FOUND, Labelled, empty_result, new_region_id, to_task_result
 from segzero_ml import masks
@@ -148,3 +148,15 @@ def test_version_is_a_name() -> None:
 
 def test_region_ids_do_not_repeat() -> None:
     assert len({new_region_id() for _ in range(1000)}) == 1000
+
+
+def test_notes_and_choices_keep_what_was_asked_for_where_nothing_was_found() -> None:
+    choices = (
+        '<Choices name="seen" toName="image"><Choice value="yes"/><Choice value="no"/></Choices>'
+    )
+    config = CONFIG.replace("</View>", f"{choices}</View>")
+    found = translated(prediction(request="the star"), labelling=parse_config(config))
+    assert [item["type"] for item in found["result"]] == ["textarea", "choices"]
+    for item in found["result"]:
+        assert noted_requests([item]) == ["the star"]
+    assert LabelInterface(config).validate_prediction(found, return_errors=True) == []
