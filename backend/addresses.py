@@ -16,7 +16,7 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
-from segzero_ml.errors import FetchError, ForbiddenAddressError
+from segzero_ml.errors import FetchError, ForbiddenAddressError, ImageHostError
 
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 """Host name and port to the texts of its addresses; raises OSError when there are none."""
@@ -60,7 +60,7 @@ class SystemResolver:
         """The texts of a host's addresses.
 
         Raises:
-            FetchError: The system's resolver did not answer in time.
+            ImageHostError: The system's resolver did not answer in time.
             OSError: There is no such host.
             ValueError: That is no name.
         """
@@ -70,9 +70,10 @@ class SystemResolver:
             async with asyncio.timeout(self._timeout_s):
                 found = await looking
         except TimeoutError:
-            raise FetchError(
+            raise ImageHostError(
                 f"The address of {host} was not found within {self._timeout_s:g} s.",
                 "Check the name servers of this machine.",
+                host=host,
             ) from None
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
@@ -81,12 +82,19 @@ async def public_addresses(host: str, port: int, resolver: Resolver) -> list[str
     """The addresses of a host, all of them public.
 
     Raises:
-        FetchError: The name has no address, or the resolver does not answer.
+        FetchError: The name has no address.
+        ImageHostError: No name can be looked up at present, or the resolver does not answer.
         ForbiddenAddressError: One of its addresses is not public.
     """
     try:
         addresses = await resolver(host, port)
-    except (OSError, ValueError):  # ValueError: no name that DNS could know
+    except (OSError, ValueError) as error:  # ValueError: no name that DNS could know
+        if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+            raise ImageHostError(
+                f"The host {host} cannot be looked up at present.",
+                "Check this machine's name server.",
+                host=host,
+            ) from None
         addresses = []
     if not addresses:
         raise FetchError(f"There is no host {host}.", "Check the image's address.")

@@ -20,7 +20,7 @@ from backend.addresses import Resolver, SystemResolver, public_addresses
 from backend.image_urls import Target, first_target, inline_image, next_target, printable
 from backend.settings import Settings
 from backend.tokens import TokenAuth, origin_of
-from segzero_ml.errors import FetchError, ImageError
+from segzero_ml.errors import FetchError, ImageError, ImageHostError
 
 MAX_REDIRECTS: Final = 5
 
@@ -33,6 +33,9 @@ _HEADERS: Final = {
     "User-Agent": "segzero",
 }
 _MAX_ADDRESSES = 3
+_BUSY: Final = frozenset({408, 425, 429})
+_STUDIO_AT_FAULT: Final = frozenset({401, 424})
+"""It takes nobody's token, or the cloud storage behind it gives it nothing."""
 
 
 class ImageFetcher:
@@ -82,6 +85,7 @@ class ImageFetcher:
 
         Raises:
             FetchError: It cannot be fetched; the message says why.
+            ImageHostError: The same, through no fault of the image.
             ForbiddenAddressError: It lies on a private network.
             ImageError: It is over the limit of bytes.
             LabelStudioError: The token could not be exchanged.
@@ -97,9 +101,10 @@ class ImageFetcher:
             async with asyncio.timeout(self._settings.fetch_timeout_s):
                 return await self._follow(target)
         except TimeoutError:
-            raise FetchError(
+            raise ImageHostError(
                 f"{shown} did not arrive within {self._settings.fetch_timeout_s:g} s.",
                 "If the host is slow, raise SEGZERO_FETCH_TIMEOUT_S.",
+                host=_host(target),
             ) from None
 
     async def _follow(self, target: Target) -> bytes:
@@ -170,7 +175,7 @@ class ImageFetcher:
         )
 
 
-class _UnreachableError(FetchError):
+class _UnreachableError(ImageHostError):
     """Nothing answered; another address of the host may."""
 
 
@@ -203,10 +208,12 @@ def _unreachable(target: Target, error: httpx.TransportError) -> _UnreachableErr
         return _UnreachableError(
             f"The certificate of {shown} is not trusted.",
             "Name the file of your certificate authority in SSL_CERT_FILE.",
+            host=_host(target),
         )
     return _UnreachableError(
         f"{shown} cannot be reached.",
         "Check that the image's host runs and that this machine can reach it.",
+        host=_host(target),
     )
 
 
@@ -218,4 +225,17 @@ def _refused(status: int, target: Target, *, has_token: bool) -> FetchError:
             if has_token
             else "Set SEGZERO_LABEL_STUDIO_TOKEN."
         )
-    return FetchError(f"{printable(target.url)} answered {status}.", remedy)
+    message = f"{printable(target.url)} answered {status}."
+    if _is_host_at_fault(status, target):
+        return ImageHostError(message, remedy, host=_host(target))
+    return FetchError(message, remedy)
+
+
+def _is_host_at_fault(status: int, target: Target) -> bool:
+    if target.is_label_studio and status in _STUDIO_AT_FAULT:
+        return True
+    return status in _BUSY or status >= httpx.codes.INTERNAL_SERVER_ERROR
+
+
+def _host(target: Target) -> str:
+    return target.url.netloc.decode()

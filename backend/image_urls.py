@@ -18,7 +18,7 @@ import httpx
 
 from backend.settings import Settings
 from backend.tokens import origin_of
-from segzero_ml.errors import FetchError, ImageError
+from segzero_ml.errors import FetchError, ImageError, ImageHostError
 
 LABEL_STUDIO_PATHS: Final = ("/data/", "/storage-data/", "/tasks/", "/projects/", "/static/")
 """Where Label Studio keeps files; nothing else of it is asked for with the token."""
@@ -109,6 +109,7 @@ def next_target(current: Target, location: str, settings: Settings) -> Target:
 
     Raises:
         FetchError: It is no address that images are fetched from.
+        ImageHostError: Label Studio asks for a login.
     """
     try:
         following = str(current.url.join(location))
@@ -117,9 +118,10 @@ def next_target(current: Target, location: str, settings: Settings) -> Target:
             f"{printable(current.url)} redirects to something that is no address."
         ) from None
     if current.is_label_studio and "/user/login" in following:
-        raise FetchError(
+        raise ImageHostError(
             "Label Studio asks for a login instead of giving the image.",
             "Check SEGZERO_LABEL_STUDIO_TOKEN.",
+            host=current.url.netloc.decode(),
         )
     found = target(following, settings)
     # The token never travels along a redirect that came from somewhere else.

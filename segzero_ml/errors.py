@@ -16,7 +16,8 @@ SegZeroError
 │   ├── RegistryError         model versions cannot be kept, read or found
 │   └── RemoteReasonerError   the remote reasoning server failed
 ├── FetchError                an image could not be fetched
-│   └── ForbiddenAddressError the address is not allowed to be fetched
+│   ├── ForbiddenAddressError the address is not allowed to be fetched
+│   └── ImageHostError        its host does not answer, is overloaded, or lets nobody in
 ├── LabelStudioError          Label Studio failed or refused
 │   ├── LabelStudioUnreachableError  nothing answers at its address
 │   └── LabelStudioAuthError         the token is wrong, expired or not permitted
@@ -110,6 +111,20 @@ class FetchError(SegZeroError):
 
 class ForbiddenAddressError(FetchError):
     """The address is not allowed to be fetched."""
+
+
+class ImageHostError(FetchError):
+    """Its host does not answer, is overloaded, or lets nobody in; the image may well be there.
+
+    Args:
+        message: What is wrong, in one sentence.
+        remedy: What the user can do about it; may be empty.
+        host: Which host, with its port where that is unusual.
+    """
+
+    def __init__(self, message: str, remedy: str = "", *, host: str) -> None:
+        super().__init__(message, remedy)
+        self.host = host
 
 
 class LabelStudioError(SegZeroError):

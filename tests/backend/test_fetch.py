@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 
 import httpx
@@ -11,7 +12,13 @@ import pytest
 from backend.addresses import Resolver
 from backend.fetch import MAX_REDIRECTS, ImageFetcher
 from backend.settings import Settings, load_settings
-from segzero_ml.errors import FetchError, ForbiddenAddressError, ImageError, LabelStudioAuthError
+from segzero_ml.errors import (
+    FetchError,
+    ForbiddenAddressError,
+    ImageError,
+    ImageHostError,
+    LabelStudioAuthError,
+)
 
 LEGACY = "0123456789abcdef0123456789abcdef01234567"
 PERSONAL = "eyJhbGciOi.eyJ0eXAiOi.c2lnbmF0dXJl"
@@ -270,6 +277,61 @@ def test_next_address_of_a_host_is_tried_when_one_does_not_answer() -> None:
         return httpx.Response(200, content=b"picture")
 
     assert fetch("http://example.org/a.png", answer, resolve=two) == b"picture"
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_host_that_is_busy_or_broken_says_nothing_about_the_image(status: int) -> None:
+    web = Web({"minio:9000/a.png": lambda _: httpx.Response(status)})
+    with pytest.raises(ImageHostError, match=str(status)) as caught:
+        fetch("http://minio:9000/a.png", web)
+    assert caught.value.host == "minio:9000"
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 410, 424])
+def test_host_that_refuses_this_image_is_not_at_fault(status: int) -> None:
+    web = Web({"minio:9000/a.png": lambda _: httpx.Response(status)})
+    with pytest.raises(FetchError, match=str(status)) as caught:
+        fetch("http://minio:9000/a.png", web)
+    assert not isinstance(caught.value, ImageHostError)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda _: httpx.Response(401),  # a token that has expired
+        lambda _: httpx.Response(424),  # the storage behind Label Studio is away
+        to("/user/login/?next=/data/upload/a.png"),
+    ],
+)
+def test_label_studio_that_gives_nothing_to_anybody_is_at_fault(answer: Handler) -> None:
+    with pytest.raises(ImageHostError) as caught:
+        fetch("/data/upload/a.png", Web({"ls:8080/data/upload/a.png": answer}))
+    assert caught.value.host == "ls:8080"
+
+
+def test_host_that_is_away_slow_or_not_looked_up_is_at_fault() -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    async def hang(_: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(60)
+        return httpx.Response(200)
+
+    async def no_name_server(_host: str, _port: int) -> list[str]:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    async def no_such_name(_host: str, _port: int) -> list[str]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    for web in (refuse, hang):
+        with pytest.raises(ImageHostError) as caught:
+            fetch("http://minio:9000/a.png", web)  # type: ignore[arg-type]
+        assert caught.value.host == "minio:9000"
+    with pytest.raises(ImageHostError, match="cannot be looked up at present"):
+        fetch("http://example.org/a.png", Web({}), resolve=no_name_server)
+    with pytest.raises(FetchError, match="There is no host") as lasting:
+        fetch("http://example.org/a.png", Web({}), resolve=no_such_name)
+    assert not isinstance(lasting.value, ImageHostError)
 
 
 def test_cookie_of_a_host_reaches_no_other_host_on_its_address() -> None:
