@@ -4,6 +4,7 @@
 JobError
 ├── JobRefusedError       the job may not run here: not on the allow-list, or not readable
 ├── JobCancelledError     somebody asked the running job to end
+├── ImagesAwayError       new corrections cannot be learnt from yet: hosts of images are away
 ├── TrainerBusyError      another trainer of this project is at work
 └── StaleFenceError       a newer trainer has taken over; what this one made must not count
 ```
@@ -30,6 +31,10 @@ class JobRefusedError(JobError):
 
 class JobCancelledError(JobError):
     """Somebody asked the running job to end."""
+
+
+class ImagesAwayError(JobError):
+    """New corrections cannot be learnt from yet: hosts of their images are away."""
 
 
 class TrainerBusyError(JobError):

@@ -16,7 +16,7 @@ round_failed     the same moment where it failed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -90,7 +90,10 @@ class LoopReader(CorrectionReader):
         while found := self._numbered(f"{self._base(project)}:order", after, "+inf", _AT_ONCE):
             annotations.update(annotation for annotation, _ in found)
             after = found[-1][1]
-        return News(moment_of(mark), frozenset(annotations))
+        with redis_errors("reading which corrections no round has seen"):
+            kept: Any = self._redis.smembers(f"{self._base(project)}:unseen")
+        unseen = frozenset(map(int, kept))
+        return News(moment_of(mark), unseen.union(annotations), unseen.difference(annotations))
 
     def learnt_after(self, project: ProjectKey, mark: int | None, limit: int) -> tuple[Row, ...]:
         """Those that the store learnt after a mark, in this order.
@@ -166,7 +169,13 @@ def note_start(store: CorrectionStore, project: ProjectKey, at: datetime) -> Non
     store.set_watermark(project, ROUND_STARTED, at)
 
 
-def note_end(store: CorrectionStore, project: ProjectKey, at: datetime, mark: int | None) -> None:
+def note_end(
+    store: CorrectionStore,
+    project: ProjectKey,
+    at: datetime,
+    mark: int | None,
+    unseen: Collection[int] = (),
+) -> None:
     """Remember that a round ended.
 
     Args:
@@ -175,6 +184,8 @@ def note_end(store: CorrectionStore, project: ProjectKey, at: datetime, mark: in
         at: When.
         mark: The store's, taken before the round read the corrections, whether or not its model
             was promoted; None where it failed, so that its corrections stay new.
+        unseen: Annotations that it could not look at: they stay new to the next one, though they
+            start none, as the hosts of their images may be away for good.
 
     Raises:
         StoreError: Redis does not answer.
@@ -182,5 +193,6 @@ def note_end(store: CorrectionStore, project: ProjectKey, at: datetime, mark: in
     if mark is None:
         store.set_watermark(project, ROUND_FAILED, at)
     else:
+        store.set_unseen(project, unseen)  # first: killed in between, all is new
         store.set_watermark(project, LEARNT, moment_of(mark))
     store.set_watermark(project, ROUND_ENDED, at)

@@ -11,6 +11,7 @@ from training_hooks.report import RoundReport
 from training_hooks.report_charts import Curve
 from training_hooks.round_options import RoundOptions
 from training_hooks.snapshot import Snapshot
+from training_hooks.snapshot_manifest import left_out_words
 from training_hooks.steps import Step
 from training_hooks.train import Trained
 
@@ -49,6 +50,7 @@ def report_of(
             ("Snapshot", snapshot.id),
             ("Learnt from", f"{len(snapshot.train)} requests"),
             ("Judged by", f"{len(snapshot.held_out)} requests"),
+            ("Left out", left_out_words(snapshot.manifest.left_out) or "nothing"),
             ("Steps", str(len(trained.steps))),
             ("Learning rate, rank", f"{options.learning_rate:g}, {options.rank}"),
             ("Share kept", f"{outcome.share:.2g}"),

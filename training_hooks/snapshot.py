@@ -17,6 +17,7 @@ from segzero_ml.durable import make_folder
 from segzero_ml.errors import DatasetError, InputError
 from segzero_ml.images import DEFAULT_LIMITS, ImageLimits
 from training_hooks import snapshot_files as files
+from training_hooks.snapshot_away import check_away
 from training_hooks.snapshot_choice import Choice, choose, newest
 from training_hooks.snapshot_images import ImagePool
 from training_hooks.snapshot_manifest import (
@@ -29,6 +30,7 @@ from training_hooks.snapshot_manifest import (
 )
 from training_hooks.snapshot_options import Side, SnapshotOptions, is_held_out
 from training_hooks.snapshot_records import (
+    BY_DESIGN,
     Example,
     LeftOut,
     Origin,
@@ -78,6 +80,16 @@ class Snapshot:
         """16 hexadecimal digits of its content's hash."""
         return self.manifest.id
 
+    @property
+    def lost(self) -> dict[str, int]:
+        """How many could not be learnt from, by reason; the others are left out by design."""
+        return count_left_out(one for one in self.left_out if one.reason not in BY_DESIGN)
+
+    @property
+    def unseen(self) -> frozenset[int]:
+        """Annotations that could not be looked at, as the hosts of their images were away."""
+        return frozenset(one.annotation for one in self.left_out if one.reason is Reason.HOST_AWAY)
+
     @classmethod
     def open(cls, folder: Path) -> Snapshot:
         """Read a snapshot and make sure that every bit of it is as it was written.
@@ -112,6 +124,9 @@ def build_snapshot(
     options: SnapshotOptions,
     news: News | None,
     limits: ImageLimits = DEFAULT_LIMITS,
+    between: Callable[[int, int], None] = lambda _, __: None,
+    *,
+    goes_without: bool = True,
 ) -> Snapshot:
     """Make the snapshot of some corrections, or open it if it is there already.
 
@@ -127,10 +142,15 @@ def build_snapshot(
         options: Shares and seed. The split is the one that the project's first snapshot had.
         news: Which corrections are new; None: all.
         limits: What an image may measure.
+        between: Called before each correction is looked at, with how many are by then and how
+            many there are; what it raises ends the making there.
+        goes_without: Whether it is made without new corrections whose images' hosts are away,
+            as long as some new ones are left. Images fetched until then are kept in any case.
 
     Raises:
         DatasetError: A true mask is corrupt (the message names its annotation), or the disk
             does not take the snapshot.
+        ImagesAwayError: Hosts of images are away, so that it is to be made later.
         InputError: The corrections are not of one project, or nothing is left to learn from.
     """
     given = _of_one_project(corrections)
@@ -140,7 +160,9 @@ def build_snapshot(
         salt, share = files.fixed_split(folder, options.salt, options.held_out_share)
         options = replace(options, salt=salt, held_out_share=share)
         with files.draft(folder) as draft:
-            choice = choose(given, ImagePool(folder, fetch_image, limits), draft, options, news)
+            pool = ImagePool(folder, fetch_image, limits)
+            choice = choose(given, pool, draft, options, news, between)
+            check_away(choice, news, goes_without=goes_without)
             if not choice.sides[Side.TRAIN]:
                 raise _nothing(choice)
             since = None if news is None else news.since

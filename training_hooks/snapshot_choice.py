@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from segzero_ml.corrections import Correction, CorrectionKey, choose_target
 from segzero_ml.datasets import checked_request
-from segzero_ml.errors import DatasetError, FetchError, ImageError
+from segzero_ml.errors import DatasetError, FetchError, ImageError, ImageHostError
 from segzero_ml.rewards import Truth
 from segzero_ml.types import ImageSize
 from segzero_ml.verdict import Verdict
@@ -31,10 +31,12 @@ class Choice:
     Attributes:
         sides: The examples of each side, by annotation.
         left_out: The rest.
+        away: Those of the rest whose image's host was away, with what was wrong with it.
     """
 
     sides: dict[Side, list[Example]] = field(default_factory=lambda: {side: [] for side in Side})
     left_out: list[LeftOut] = field(default_factory=list)
+    away: list[tuple[Correction, ImageHostError]] = field(default_factory=list)
 
     def leave_out(self, correction: Correction, reason: Reason, detail: str = "") -> None:
         """Note one that is not taken."""
@@ -96,7 +98,7 @@ def draw(
         if _side(sha256, options) is Side.HELD_OUT:
             held_out.append((correction, sha256))
         else:
-            train[_origin(correction, news)].append(correction)
+            train[origin_of(correction, news)].append(correction)
     kept = {one.key for one in keep_to_train(**train, options=options)}
     return Draw(
         {origin: [one for one in each if one.key in kept] for origin, each in train.items()},
@@ -110,6 +112,7 @@ def choose(
     draft: Path,
     options: SnapshotOptions,
     news: News | None,
+    between: Callable[[int, int], None] = lambda _, __: None,
 ) -> Choice:
     """Choose among corrections, and put the images of those that are taken into a draft.
 
@@ -119,6 +122,8 @@ def choose(
         draft: Folder of the snapshot that is being made.
         options: How it is put together.
         news: Which ones are new; None: all.
+        between: Called before each is looked at, with how many are and how many there are; what
+            it raises ends the choosing there.
 
     Raises:
         DatasetError: A true mask is corrupt.
@@ -127,11 +132,14 @@ def choose(
     choice = Choice()
     counting = targets(given)
     keys = {one.key for one in counting}
+    looked = _Looked(len(counting), between)
     for correction in given:
         if correction.key not in keys:
             choice.leave_out(correction, Reason.OTHER_ANNOTATION)
     hashed: list[tuple[Correction, str]] = []
     for correction in counting:
+        if correction.image_sha256 is None:  # to be fetched before anything is drawn
+            looked.at(correction)
         try:
             hashed.append((correction, images.hash_of(correction)))
         except (FetchError, ImageError) as error:
@@ -139,6 +147,7 @@ def choose(
     drawn = draw(hashed, options, news)
     kept = {one.key for each in (*drawn.train.values(), drawn.held_out) for one in each}
     for correction, _ in hashed:
+        looked.at(correction)
         if correction.key not in kept:
             choice.leave_out(correction, Reason.NOT_DRAWN)
             continue
@@ -148,8 +157,33 @@ def choose(
             _leave_out_image(correction, error, choice)
             continue
         side = choice.sides[_side(image[0], options)]
-        side.extend(_examples(correction, image, _origin(correction, news), choice))
+        side.extend(_examples(correction, image, origin_of(correction, news), choice))
     return choice
+
+
+def origin_of(correction: Correction, news: News | None) -> Origin:
+    """Where a correction comes from.
+
+    Args:
+        correction: Which one.
+        news: Which ones are new; None: all.
+    """
+    if correction.verdict is Verdict.ACCEPTED:
+        return "accepted"
+    return "new" if news is None or correction.key.annotation in news.annotations else "older"
+
+
+class _Looked:
+    """Counts each correction once, though some are looked at twice."""
+
+    def __init__(self, total: int, tell: Callable[[int, int], None]) -> None:
+        self._keys: set[CorrectionKey] = set()
+        self._total = total
+        self._tell = tell
+
+    def at(self, correction: Correction) -> None:
+        self._keys.add(correction.key)
+        self._tell(len(self._keys), self._total)
 
 
 def _examples(
@@ -201,14 +235,11 @@ def _side(sha256: str, options: SnapshotOptions) -> Side:
     return Side.HELD_OUT if held_out else Side.TRAIN
 
 
-def _origin(correction: Correction, news: News | None) -> Origin:
-    if correction.verdict is Verdict.ACCEPTED:
-        return "accepted"
-    return "new" if news is None or correction.key.annotation in news.annotations else "older"
-
-
 def _leave_out_image(
     correction: Correction, error: FetchError | ImageError, choice: Choice
 ) -> None:
     reason = Reason.NO_IMAGE if isinstance(error, FetchError) else Reason.BAD_IMAGE
+    if isinstance(error, ImageHostError):
+        reason = Reason.HOST_AWAY
+        choice.away.append((correction, error))
     choice.leave_out(correction, reason, error.message)

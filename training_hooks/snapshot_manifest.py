@@ -120,6 +120,11 @@ def count_left_out(left_out: Iterable[LeftOut]) -> dict[str, int]:
     return dict(sorted(Counter(one.reason.value for one in left_out).items()))
 
 
+def left_out_words(counts: Mapping[str, int]) -> str:
+    """The same for people: `3 (its image cannot be fetched), 1 (its request cannot be asked)`."""
+    return ", ".join(f"{number} ({reason})" for reason, number in counts.items())
+
+
 def manifest_as_dict(manifest: Manifest) -> dict[str, Any]:
     """A manifest as JSON's own types; times in ISO 8601 and UTC."""
     since = manifest.since

@@ -60,8 +60,13 @@ class Reason(StrEnum):
     OTHER_ANNOTATION = "another annotation of its task counts"
     NOT_DRAWN = "not drawn for this mix"
     NO_IMAGE = "its image cannot be fetched"
+    HOST_AWAY = "the host of its image was away"
     BAD_IMAGE = "its image has changed or cannot be used"
     BAD_REQUEST = "its request cannot be asked"
+
+
+BY_DESIGN: Final = frozenset({Reason.OTHER_ANNOTATION, Reason.NOT_DRAWN})
+"""Nothing is wrong with these."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ One Redis, not a cluster: the scripts reach more keys than they name.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -132,6 +133,18 @@ class CorrectionStore(CorrectionReader):
         value = moment.astimezone(UTC).isoformat()
         with redis_errors("storing a watermark"):
             self._redis.hset(f"{self._base(project)}:watermarks", name, value)
+
+    def set_unseen(self, project: ProjectKey, annotations: Collection[int]) -> None:
+        """Remember which annotations a round could not look at, in place of those before."""
+        key = f"{self._base(project)}:unseen"
+        with (
+            redis_errors("storing which corrections were not looked at"),
+            self._redis.pipeline() as pipe,
+        ):
+            pipe.delete(key)
+            if annotations:
+                pipe.sadd(key, *annotations)
+            pipe.execute()
 
     def _write(
         self,

@@ -24,6 +24,7 @@ clock, or one more than the last number where that is greater:
 :deleted           zset    annotation -> number of its deletion; kept for good
 :deleted-tasks     zset    task -> number of its deletion; kept for good
 :watermarks        hash    name -> time in ISO 8601
+:unseen            set     annotations that the last round could not look at; still new
 ```
 
 `segzero:corrections:projects` is a hash of `{digits}:{project}` -> `[label studio, project]`.

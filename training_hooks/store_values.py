@@ -78,11 +78,14 @@ class News:
 
     Args:
         since: Up to when that round knew the corrections, by Redis's clock.
-        annotations: Those that the store learnt after that, whenever they were saved.
+        annotations: Those that the store learnt after that, whenever they were saved, and those
+            that were unseen.
+        unseen: Those that the last round did without: the hosts of their images were away.
     """
 
     since: datetime
     annotations: frozenset[int]
+    unseen: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

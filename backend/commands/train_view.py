@@ -14,6 +14,7 @@ from backend.learning.folders import loop_name
 from backend.learning.round_state import Phase, RoundState, read_state
 from backend.learning.round_words import one_line
 from segzero_ml.errors import JobError, StoreError
+from training_hooks.snapshot_manifest import left_out_words
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -133,19 +134,26 @@ def _move(progress: Progress, bar: TaskID, look: Look) -> None:
     state = look.state
     if state is None:
         return
-    counts = state.phase in (Phase.COLD_START, Phase.TRAINING) and state.steps
+    counting = (Phase.SNAPSHOT, Phase.COLD_START, Phase.TRAINING)
+    counts = state.phase in counting and state.steps
     total = state.steps if counts else None
-    progress.update(bar, completed=state.step, total=total, description=one_line(state))
+    progress.update(bar, completed=state.step, total=total, description=_line(state))
 
 
 def _lines(looks: Iterator[Look]) -> Look:
     last, said = Look(None, None), ""
     for last in looks:
-        line = "Waiting in the queue" if last.state is None else one_line(last.state)
+        line = "Waiting in the queue" if last.state is None else _line(last.state)
         if line != said and not last.is_over:
             typer.echo(line, err=True)
         said = line
     return last
+
+
+def _line(state: RoundState) -> str:
+    """Where a round is, and why it waits if it does."""
+    why = f". {state.text}" if state.phase is Phase.WAITING and state.text else ""
+    return one_line(state) + why
 
 
 def _conclude(look: Look, as_json: bool) -> None:
@@ -168,9 +176,12 @@ def _conclude(look: Look, as_json: bool) -> None:
         return
     console = stdout()
     style = "bold green" if state.phase is Phase.PROMOTED else "bold"
-    console.print(Text(state.text.split(": ", 1)[0].rstrip(".") + ".", style=style))
+    what = "The champion stays" if state.phase is Phase.KEPT else f"{state.version} was promoted"
+    console.print(Text(f"{what}.", style=style))
     for reason in state.verdict:
         console.print(Text(f"  {reason}"))
+    if state.left_out:
+        console.print(Text(f"Corrections left out: {left_out_words(state.left_out)}."))
     peak = state.peak_memory_bytes / 1e9
     console.print(Text(f"It took {state.seconds:.0f} s and {peak:.1f} GB of memory at most."))
     if state.report:

@@ -24,6 +24,7 @@ from backend.learning.patience import patiently
 from backend.learning.promotion import promote
 from backend.learning.round_settings import round_options, round_overrides
 from backend.learning.round_state import Phase, RoundState, show_state
+from backend.learning.round_words import with_left_out
 from backend.learning.take_snapshot import take_snapshot
 from backend.learning.trainer import peak_memory_bytes, read_json, round_arguments, run_process
 from backend.settings import Settings
@@ -46,6 +47,7 @@ _log = logging.getLogger(__name__)
 _CANCEL_PATIENCE_S: Final = 600.0
 """How long the step that runs may take on when the round is to end."""
 _SHOW_EVERY_S: Final = 5.0
+_COLLECT_EVERY_S: Final = 0.5
 _PHASES: Final = {
     "loading": Phase.TRAINING,
     "cold start": Phase.COLD_START,
@@ -93,6 +95,9 @@ class RoundRun:
     Args:
         work: What it works with.
         state: How it stands, from an earlier try or newly begun; kept up to date.
+
+    Attributes:
+        unseen: Annotations that it did without, as the hosts of their images were away.
     """
 
     def __init__(self, work: Work, state: RoundState) -> None:
@@ -102,6 +107,7 @@ class RoundRun:
         self._shown_at = self._cancelled_at = float("-inf")
         self._began = time.monotonic()
         self._seconds_before = state.seconds
+        self.unseen: frozenset[int] = frozenset()
 
     def go(self) -> RoundState:
         """Run it to its end.
@@ -116,6 +122,7 @@ class RoundRun:
         """
         round_options(self._work.settings)  # before hours of work
         snapshot = self._snapshot()
+        self.unseen = snapshot.unseen
         self._check()
         folder = self._folder(snapshot)
         result = self._result(snapshot, folder)
@@ -130,12 +137,13 @@ class RoundRun:
             "step": result.get("steps", self.state.step),
         }
         if not verdict["promote"]:
-            text = "The champion stays: " + " ".join(reasons)
+            text = with_left_out("The champion stays: " + " ".join(reasons), self.state)
             self._change(**measured, phase=Phase.KEPT, text=text)
             return self.state
         self.note(**measured, phase=Phase.PROMOTING)
         version = promote(self._work, self.state, folder, result)
-        self._change(phase=Phase.PROMOTED, version=version, text=f"{version} was promoted.")
+        text = with_left_out(f"{version} was promoted.", self.state)
+        self._change(phase=Phase.PROMOTED, version=version, text=text)
         return self.state
 
     def note(self, **changes: Any) -> None:
@@ -176,11 +184,30 @@ class RoundRun:
                 return Snapshot.open(folder)
             except DatasetError as error:
                 _log.warning("Taking the snapshot anew: %s", error.message)
-        self.note(phase=Phase.SNAPSHOT, mark=self.state.mark or work.store.mark(work.project))
-        snapshot = take_snapshot(work.reader, work.project, work.settings, self.state.mark)
+        mark = self.state.mark or work.store.mark(work.project)
+        self.note(phase=Phase.SNAPSHOT, mark=mark, step=0, steps=0)
+        try:
+            snapshot = take_snapshot(
+                work.reader,
+                work.project,
+                work.settings,
+                mark,
+                self._collect,
+                goes_without=work.job is None or work.job.is_last_try,
+            )
+        finally:
+            self._change(step=0, steps=0)  # those of the training come next
         watermark = time_text(snapshot.manifest.watermark)
-        self.note(snapshot=snapshot.id, watermark=watermark)
+        self.note(snapshot=snapshot.id, watermark=watermark, left_out=snapshot.lost)
         return snapshot
+
+    def _collect(self, step: int, steps: int) -> None:
+        """Pass on how many corrections were looked at; ends here where that was asked for."""
+        self._check()
+        if time.monotonic() - self._shown_at >= _COLLECT_EVERY_S:
+            self.note(step=step, steps=steps)
+            if self._work.job is not None:
+                self._work.job.progress(step, steps, self.state.phase.value)
 
     def _folder(self, snapshot: Snapshot) -> Path:
         settings = self._work.settings

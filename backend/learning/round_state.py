@@ -29,7 +29,7 @@ class Phase(StrEnum):
     """Where a round is, or how it ended."""
 
     SNAPSHOT = "snapshot"
-    """Corrections and images are being collected."""
+    """Corrections and images are being collected; `step` counts corrections."""
     COLD_START = "cold start"
     """The model is shown the corrected boxes and points; `step` counts batches of that."""
     TRAINING = "training"
@@ -66,7 +66,8 @@ class RoundState:
         champion: Version that it has to beat; None for the base.
         round: Its id, once it has one: the name of its folder.
         folder: Its folder, on the machine that trains.
-        step: Steps made; in the cold start, batches.
+        left_out: How many corrections could not be learnt from, by reason.
+        step: Steps made; in the cold start, batches; before it, corrections.
         steps: Steps there are in all; 0 while nobody knows.
         seconds_left: How long the training takes on, by the steps made so far.
         figures: What the newest step brought: mean reward and its parts.
@@ -91,6 +92,7 @@ class RoundState:
     champion: str | None = None
     round: str = ""
     folder: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict)
     step: int = 0
     steps: int = 0
     seconds_left: float | None = None

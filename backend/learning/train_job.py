@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -125,10 +126,16 @@ def _carry_through(going: RoundRun, work: Work) -> RoundState:
         else:
             going.note(phase=Phase.WAITING, text=reason_line(str(error)))
         raise
-    return _end(work, going.state)
+    return _end(work, going.state, unseen=going.unseen)
 
 
-def _end(work: Work, state: RoundState, phase: Phase | None = None, text: str = "") -> RoundState:
+def _end(
+    work: Work,
+    state: RoundState,
+    phase: Phase | None = None,
+    text: str = "",
+    unseen: Collection[int] = (),
+) -> RoundState:
     """Record how a round ended, as soon as Redis is there.
 
     Args:
@@ -136,6 +143,7 @@ def _end(work: Work, state: RoundState, phase: Phase | None = None, text: str = 
         state: How the round stands.
         phase: How it ended where it is not whole: its corrections stay new then.
         text: Why.
+        unseen: What a whole one did without: it stays new.
     """
     at = datetime.now(UTC)
     mark = None if phase is not None else state.mark
@@ -146,7 +154,7 @@ def _end(work: Work, state: RoundState, phase: Phase | None = None, text: str = 
         _write_outcome(Path(ended.folder), ended)
         rounds = rounds_folder(work.settings, work.project.project)
         tidy_rounds(rounds, work.settings.train_keep_rounds)
-    patiently(lambda: note_end(work.store, work.project, at, mark))
+    patiently(lambda: note_end(work.store, work.project, at, mark, unseen))
     patiently(lambda: write_state(work.redis, work.name, ended))
     _log.info("The round of project %d ended: %s", work.project.project, ended.text)
     return ended

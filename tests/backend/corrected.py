@@ -87,6 +87,8 @@ class FileServer:
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
+        self.broken: dict[str, int] = {}
+        """Paths that get a status of their own."""
         self.tokens: set[str] = set()
         self.asked: list[str] = []
         self.before: Callable[[], object] = lambda: None
@@ -103,8 +105,9 @@ class FileServer:
                 studio.before()
                 studio.asked.append(self.path)
                 studio.tokens.add(self.headers.get("Authorization", ""))
-                file = studio.files.get(self.path)
-                self.send_response(404 if file is None else 200)
+                status = studio.broken.get(self.path)
+                file = studio.files.get(self.path) if status is None else None
+                self.send_response(status or (404 if file is None else 200))
                 self.send_header("Content-Length", str(len(file or b"")))
                 self.end_headers()
                 self.wfile.write(file or b"")

@@ -5,19 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import httpx
 import pytest
 
 from backend.learning.folders import snapshots_folder
-from backend.learning.take_snapshot import take_snapshot
+from backend.learning.take_snapshot import Waiting, take_snapshot
 from segzero_ml.corrections import Correction
-from segzero_ml.errors import InputError, LabelStudioError
+from segzero_ml.errors import FetchError, ImageHostError, InputError, LabelStudioError
 from tests.backend.corrected import PROJECT, FileServer, World, world
 from tests.training_hooks.snapshot_world import Studio, picture
 from tests.training_hooks.store_samples import MORNING
+from training_hooks.job_errors import ImagesAwayError, JobCancelledError
 from training_hooks.loop_reader import LoopReader, note_end
 from training_hooks.snapshot import Example, Reason, Snapshot
 
@@ -54,9 +55,23 @@ def save(here: World, server: FileServer, first: int, last: int) -> list[Correct
     return found
 
 
-def take(here: World, transport: httpx.BaseTransport | None = None) -> Snapshot:
-    reader = LoopReader(here.client)
-    return take_snapshot(reader, PROJECT, here.settings, reader.mark(PROJECT), transport=transport)
+def take(
+    here: World,
+    transport: httpx.BaseTransport | None = None,
+    between: Callable[[int, int], None] = lambda _, __: None,
+    *,
+    goes_without: bool = True,
+) -> Snapshot:
+    reader, mark = LoopReader(here.client), here.store.mark(PROJECT)
+    return take_snapshot(
+        reader,
+        PROJECT,
+        here.settings,
+        mark,
+        between,
+        goes_without=goes_without,
+        transport=transport,
+    )
 
 
 def both(snapshot: Snapshot) -> tuple[Example, ...]:
@@ -113,6 +128,125 @@ def test_an_image_that_is_gone_leaves_its_correction_out(here: World, server: Fi
     snapshot = take(here)
     found = {one.annotation: one.reason for one in snapshot.left_out}
     assert found == {300: Reason.NO_IMAGE, 301: Reason.BAD_IMAGE}
+
+
+def test_while_an_images_host_is_away_a_snapshot_waits_for_what_is_new(
+    here: World, server: FileServer
+) -> None:
+    save(here, server, 700, 720)
+    first = take(here)
+    note_end(here.store, PROJECT, MORNING, here.store.mark(PROJECT))
+    save(here, server, 721, 724)
+    server.broken = {f"/data/upload/{n}.png": 503 for n in range(721, 725)}
+    port = server.url.rpartition("/")[2]
+    with pytest.raises(ImagesAwayError, match=f"4 new corrections .* from {port}.* answered 503"):
+        take(here, goes_without=False)
+    with pytest.raises(ImagesAwayError):  # not even the last try learns from older ones alone
+        take(here)
+    server.broken = {"/data/upload/724.png": 429}
+    with pytest.raises(ImagesAwayError, match="1 new correction cannot"):
+        take(here, goes_without=False)
+    server.asked.clear()
+    snapshot = take(here)  # what was fetched until then was kept
+    assert server.asked == ["/data/upload/724.png"]
+    assert snapshot.lost == {Reason.HOST_AWAY.value: 1}
+    assert len(both(snapshot)) == len(both(first)) + 3
+
+
+def test_what_a_round_could_not_look_at_stays_new_and_is_not_waited_for_again(
+    here: World, server: FileServer
+) -> None:
+    save(here, server, 800, 820)
+    server.broken = {"/data/upload/805.png": 500}
+    mark = here.store.mark(PROJECT)
+    snapshot = take(here)
+    assert snapshot.unseen == {805}
+    note_end(here.store, PROJECT, MORNING, mark, snapshot.unseen)
+    reader = LoopReader(here.client)
+    assert reader.learnt_after(PROJECT, mark, 10) == ()  # nor does it start a round
+    save(here, server, 821, 823)
+    still = take(here, goes_without=False)
+    assert still.unseen == {805}
+    server.broken.clear()
+    found = {one.annotation for one in both(take(here)) if one.origin == "new"}
+    assert found == {805, 821, 822, 823}
+    note_end(here.store, PROJECT, MORNING, here.store.mark(PROJECT))
+    news = reader.news(PROJECT)
+    assert news is not None
+    assert news.annotations == set()
+
+
+def test_a_correction_that_was_not_seen_and_is_saved_again_is_waited_for(
+    here: World, server: FileServer
+) -> None:
+    save(here, server, 830, 850)
+    server.broken = {"/data/upload/830.png": 500}
+    note_end(here.store, PROJECT, MORNING, here.store.mark(PROJECT), {830})
+    again = Studio().corrected(830, second=9999)
+    here.store.upsert(ours(again))
+    with pytest.raises(ImagesAwayError):
+        take(here, goes_without=False)
+
+
+def test_a_first_round_whose_images_are_all_away_may_be_tried_again(
+    here: World, server: FileServer
+) -> None:
+    for one in save(here, server, 860, 870):
+        server.broken[one.image] = 502
+    with pytest.raises(ImagesAwayError, match="11 new corrections"):
+        take(here)
+
+
+def test_before_each_image_it_is_told_how_far_the_snapshot_is_and_may_be_ended(
+    here: World, server: FileServer
+) -> None:
+    save(here, server, 900, 911)
+    told: list[tuple[int, int]] = []
+
+    def between(done: int, of: int) -> None:
+        told.append((done, of))
+        if done == 4:
+            raise JobCancelledError("The job was cancelled.")
+
+    with pytest.raises(JobCancelledError):
+        take(here, between=between)
+    assert told == [(1, 12), (2, 12), (3, 12), (4, 12)]
+    assert len(server.asked) == 3
+
+
+def at(image: str) -> Correction:
+    return replace(Studio().corrected(1), image=image)
+
+
+def test_a_host_that_keeps_it_waiting_is_given_up_until_it_answers_and_others_are_not() -> None:
+    now, asked = [0.0], list[str]()
+
+    def fetch(correction: Correction) -> bytes:
+        asked.append(correction.image)
+        if "slow" in correction.image:
+            now[0] += 100
+            raise ImageHostError("It did not arrive.", host="slow")
+        if "down" in correction.image:
+            raise ImageHostError("Nothing answers.", host="down")
+        if "gone" in correction.image:
+            raise FetchError("There is none.")
+        return b"picture"
+
+    fetching = Waiting(fetch, lambda: now[0])
+
+    def ask(image: str) -> str:
+        try:
+            return fetching(at(image)).decode()
+        except FetchError as error:
+            return error.message
+
+    assert [ask(f"http://a/slow{n}") for n in range(2)] == ["It did not arrive."] * 2
+    assert ask("http://a/gone") == "There is none."  # it answers after all
+    assert [ask(f"http://a/slow{n}") for n in range(10)] == ["It did not arrive."] * 10
+    assert len(asked) == 2 + 1 + 3
+    assert ask("http://b/1.png") == ask("s3://a/1.png") == ask("/data/upload/1.png") == "picture"
+    assert {ask(f"http://down/{n}") for n in range(50)} == {"Nothing answers."}
+    assert sum("down" in one for one in asked) == 50  # that costs no time
 
 
 def test_a_damaged_correction_does_not_stop_the_others(here: World, server: FileServer) -> None:

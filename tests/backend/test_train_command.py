@@ -19,6 +19,7 @@ from backend.learning.folders import loop_name, snapshots_folder
 from backend.learning.launch import SHIPPED, config_file, gpus, launcher
 from backend.learning.round_settings import round_options, round_overrides, setting_of
 from backend.learning.round_state import Phase, RoundState, read_state, write_state
+from backend.learning.round_words import one_line
 from backend.learning.train_queue import enqueue, newest_job
 from backend.learning.trigger import Triggers, consider, consider_soon
 from backend.settings import Settings, load_settings
@@ -163,7 +164,9 @@ def test_following_shows_a_round_to_its_verdict(here: World, run: Run) -> None:
     job_id = enqueue(queues(here), here.settings, 7, by_hand=True)
     assert job_id is not None
     report = "/data/rounds/report.html"
+    why = "The images of 3 new corrections cannot be had at present from minio:9000."
     steps = [
+        state(job_id, phase=Phase.WAITING, text=why),
         state(job_id, phase=Phase.TRAINING, step=1, steps=2, figures={"reward": 0.25}),
         state(job_id, phase=Phase.COMPARING, step=2, steps=2),
         state(
@@ -185,6 +188,7 @@ def test_following_shows_a_round_to_its_verdict(here: World, run: Run) -> None:
     ran = run("train", "--project", 7, "--follow")
     thread.join()
     assert ran.code == 0
+    assert f"Waiting to try again. {why}" in ran.err
     assert "step 1 of 2, reward 0.250" in ran.err
     assert "Comparing" in ran.err
     assert "The champion stays" in ran.out
@@ -261,6 +265,25 @@ def test_a_round_whose_job_waits_for_its_next_try_is_left_alone(here: World) -> 
     found = read_state(here.client, NAME)
     assert found is not None
     assert found.phase == "waiting"
+
+
+def test_while_corrections_are_collected_it_is_told_how_many_were_looked_at() -> None:
+    collecting = state(phase=Phase.SNAPSHOT, step=12, steps=300)
+    assert one_line(collecting) == "Collecting corrections, 12 of 300"
+
+
+def test_following_a_round_to_its_end_tells_what_it_could_not_learn_from(
+    here: World, run: Run
+) -> None:
+    fill(here, 20)
+    job_id = enqueue(queues(here), here.settings, 7, by_hand=True)
+    lost = {"its image cannot be fetched": 2, "the host of its image was away": 1}
+    text = "v1-1a2b3c4d was promoted. Corrections left out: 2 (its image cannot be fetched)."
+    ended = state(job_id or "", phase=Phase.PROMOTED, version="v1-1a2b3c4d", left_out=lost)
+    write_state(here.client, NAME, replace(ended, text=text))
+    out = " ".join(run("train", "--project", 7, "--follow").out.split())
+    assert out.startswith("v1-1a2b3c4d was promoted. Corrections left out: 2 (its image")
+    assert "1 (the host of its image was away)." in out
 
 
 def test_status_and_metrics_tell_of_the_newest_round(here: World, run: Run) -> None:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from backend.learning.round_words import one_line
 from tests.backend.corrected import PROJECT, FileServer, Run, runner
 from tests.backend.train_world import PATIENCE_S, Project, TrainWorker, project, trainers, use
 from tests.backend.up_world import is_alive
 from tests.backend.up_world import until as wait_until
 from training_hooks.loop_reader import ROUND_ENDED, ROUND_FAILED, LoopReader
+from training_hooks.snapshot import Reason
 
 pytestmark = pytest.mark.slow
 
@@ -27,14 +29,21 @@ def _project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 @pytest.fixture
-def here(_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    with FileServer.running() as server:
-        use(_project, server, monkeypatch, 8)
-        # Snapshots, rounds and versions of its own.
-        (tmp_path / "data").mkdir()
-        (tmp_path / "data" / "redis").symlink_to(_project.folder / "redis")
-        monkeypatch.setenv("SEGZERO_DATA_DIR", str(tmp_path / "data"))
-        yield _project
+def server() -> Iterator[FileServer]:
+    with FileServer.running() as found:
+        yield found
+
+
+@pytest.fixture
+def here(
+    _project: Project, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Project:
+    use(_project, server, monkeypatch, 8)
+    # Snapshots, rounds and versions of its own.
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "redis").symlink_to(_project.folder / "redis")
+    monkeypatch.setenv("SEGZERO_DATA_DIR", str(tmp_path / "data"))
+    return _project
 
 
 @pytest.fixture
@@ -131,6 +140,63 @@ def test_while_redis_is_away_a_round_goes_on_and_is_recorded_once(
         assert worker.process.poll() is None
     assert len(here.rounds) == 1
     assert (here.rounds[0] / "log.txt").read_text().count("train_runtime") == 1
+
+
+def test_while_the_host_of_images_is_away_no_round_runs_and_its_corrections_stay_new(
+    here: Project, server: FileServer, tmp_path: Path
+) -> None:
+    server.broken = dict.fromkeys(server.files, 503)
+    job_id = here.ask()
+    with TrainWorker(tmp_path / "log") as worker:
+        here.until("waiting")
+        until(lambda: here.phase == "failed", "the last try")
+        until(lambda: here.queues.find(job_id).status == "failed", "the job's end")
+        assert worker.process.poll() is None
+    assert here.state is not None
+    assert "8 new corrections cannot be had at present from 127.0.0.1:" in here.state.text
+    assert LoopReader(here.client).trained_until(PROJECT) is None
+    assert here.rounds == []
+
+
+def test_the_last_try_goes_on_without_an_image_whose_host_is_away_and_says_so(
+    here: Project, server: FileServer, tmp_path: Path
+) -> None:
+    gone, away = list(server.files)[:2]
+    server.broken = {gone: 404, away: 503}
+    here.ask()
+    with TrainWorker(tmp_path / "log"):
+        here.until("waiting")
+        here.until("kept")
+    found = here.state
+    assert found is not None
+    assert found.left_out == {Reason.NO_IMAGE.value: 1, Reason.HOST_AWAY.value: 1}
+    assert f"1 ({Reason.HOST_AWAY.value})" in found.text
+    assert Reason.HOST_AWAY.value in Path(found.report).read_text()
+    reader = LoopReader(here.client)
+    news = reader.news(PROJECT)
+    assert news is not None
+    assert news.annotations == news.unseen == {2}
+    assert reader.learnt_after(PROJECT, reader.trained_until(PROJECT), 10) == ()
+
+
+def test_a_cancel_ends_the_collecting_of_corrections_between_two_images(
+    here: Project, server: FileServer, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+
+    def answer_slowly() -> None:
+        time.sleep(1.2)
+        seen.append("" if here.state is None else one_line(here.state))
+        if len(seen) == 2:
+            here.queues.cancel(job_id)
+
+    job_id = here.ask()
+    server.before = answer_slowly
+    with TrainWorker(tmp_path / "log"):
+        here.until("cancelled", 60)
+    assert len(server.asked) < 5
+    assert "Collecting corrections, 2 of 8" in seen
+    assert LoopReader(here.client).trained_until(PROJECT) is None
 
 
 def test_without_room_for_a_checkpoint_what_serves_stays_and_the_failure_is_clear(

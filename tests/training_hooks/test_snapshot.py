@@ -187,6 +187,26 @@ def test_a_correction_whose_image_cannot_be_had_is_left_out_and_said_why(
     assert next(one.size for one in both(snapshot) if one.annotation == 7) == SIZE
 
 
+def test_each_correction_is_told_of_once_though_some_are_looked_at_twice(
+    studio: Studio, tmp_path: Path
+) -> None:
+    known, unknown = (
+        [studio.corrected(n, knows_hash=knows) for n in numbers]
+        for knows, numbers in ((True, range(1, 10)), (False, range(10, 20)))
+    )
+    told: list[tuple[int, int]] = []
+    build_snapshot(
+        [*known, *unknown],
+        studio.fetch,
+        tmp_path,
+        OPTIONS,
+        None,
+        between=lambda done, of: told.append((done, of)),
+    )
+    assert sorted(set(told)) == [(n, 19) for n in range(1, 20)]
+    assert told == sorted(told)
+
+
 def test_an_image_of_another_size_than_its_masks_is_left_out(
     studio: Studio, tmp_path: Path
 ) -> None:
