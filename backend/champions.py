@@ -31,9 +31,6 @@ _log = logging.getLogger(__name__)
 LOOK_S: Final = 2.0
 """Seconds between two looks at which versions are to serve."""
 
-_MAX_TRIED: Final = 3
-"""Versions of a project that are tried, the champion first, before the base serves."""
-
 
 @dataclass(slots=True)
 class _Served:
@@ -169,9 +166,7 @@ class Champions:
     def _follow(self, project: int, registry: Registry, lineage: Lineage) -> None:
         """Serve the champion, or, if that is refused, the last one before it that is sound."""
         serving = self._serving.get(project)
-        for version_id in (lineage.champion, *lineage.before)[:_MAX_TRIED]:
-            if version_id is None:
-                break
+        for version_id in lineage.candidates:
             if serving is not None and serving.version_id == version_id:
                 return
             try:

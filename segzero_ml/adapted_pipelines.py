@@ -60,13 +60,7 @@ class AdaptedPipelines:
                 when it was published.
             ModelError: There is not enough memory for it.
         """
-        if version.info.base != self._base_version:
-            raise WeightsError(
-                f"{version.id} was trained over other weights ({version.info.base[:12]}) than "
-                f"those that are served ({self._base_version[:12]}).",
-                f"Use the preset {version.info.preset} as it was then, or train again.",
-            )
-        Registry.verify(version)
+        Registry.check_fits(version, self._base_version)
         adapted = self._adapters.put_on(version.folder)
         try:
             check_golden(adapted, version.info.golden)

@@ -15,6 +15,7 @@ from segzero_ml.versions import number_of
 
 _MAX_BEFORE: Final = 50
 _MAX_BYTES: Final = 64 << 10
+_MAX_TRIED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,19 @@ class Lineage:
     champion: str | None = None
     before: tuple[str | None, ...] = ()
     since: datetime | None = field(default=None, compare=False)
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Versions that may serve, three at most: the first one that is sound does, or the base.
+
+        The champion comes first, then those that it followed, back to the base.
+        """
+        found: list[str] = []
+        for version_id in (self.champion, *self.before)[:_MAX_TRIED]:
+            if version_id is None:
+                break
+            found.append(version_id)
+        return tuple(found)
 
 
 def read_lineage(path: Path) -> Lineage:

@@ -137,6 +137,25 @@ class Registry:
                 )
         return read_adapter(version.folder)
 
+    @staticmethod
+    def check_fits(version: Version, base: str) -> None:
+        """Check that a version may be laid over a base: it was made for it, and is sound.
+
+        Args:
+            version: Which.
+            base: `version` of the reasoner that it is to lie over.
+
+        Raises:
+            WeightsError: It was made for another base, or `verify` refuses it.
+        """
+        if version.info.base != base:
+            raise WeightsError(
+                f"{version.id} was trained over other weights ({version.info.base[:12]}) than "
+                f"those that are served ({base[:12]}).",
+                f"Use the preset {version.info.preset} as it was then, or train again.",
+            )
+        Registry.verify(version)
+
     def lineage(self) -> Lineage:
         """What serves and what served before, by id; the versions are not looked at.
 

@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -26,6 +26,9 @@ from huggingface_hub.errors import (
 )
 
 from segzero_ml.errors import WeightsError
+
+if TYPE_CHECKING:
+    import torch
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -70,19 +73,9 @@ def locate(
     if path.is_dir():
         check_directory(path)
         return Weights(path, _sha256(path))
-    if not _HUB_ID.fullmatch(str(ref)) or path.is_absolute():
-        raise WeightsError(
-            f"There are no weights at {ref}.",
-            "Give a directory with model.safetensors, or an id on the Hugging Face hub.",
-        )
-    return _fetch(str(ref), revision, files)
-
-
-def _fetch(hub_id: str, revision: str | None, files: Sequence[str]) -> Weights:
+    hub_id = _hub_id(ref)
     # The configuration first: gigabytes are not fetched only to be refused.
-    config = _download(hub_id, lambda: hf_hub_download(hub_id, "config.json", revision=revision))
-    _check_json(config)
-    commit = config.parent.name
+    commit = _commit(hub_id, revision)
     pinned = commit if _COMMIT.fullmatch(commit) else revision
     path = _download(
         hub_id,
@@ -90,6 +83,39 @@ def _fetch(hub_id: str, revision: str | None, files: Sequence[str]) -> Weights:
     )
     check_directory(path)
     return Weights(path, path.name)
+
+
+def version_at(ref: str | Path, revision: str | None = None) -> str:
+    """The `version` of the weights that `locate` would find now.
+
+    Of a repository on the hub nothing but the configuration is fetched, and torch is not
+    imported: for who only compares.
+
+    Args:
+        ref: As for `locate`.
+        revision: As for `locate`.
+
+    Raises:
+        WeightsError: As for `locate`.
+    """
+    if Path(ref).is_dir():
+        return locate(ref).version
+    return _commit(_hub_id(ref), revision)
+
+
+def _hub_id(ref: str | Path) -> str:
+    if not _HUB_ID.fullmatch(str(ref)) or Path(ref).is_absolute():
+        raise WeightsError(
+            f"There are no weights at {ref}.",
+            "Give a directory with model.safetensors, or an id on the Hugging Face hub.",
+        )
+    return str(ref)
+
+
+def _commit(hub_id: str, revision: str | None) -> str:
+    config = _download(hub_id, lambda: hf_hub_download(hub_id, "config.json", revision=revision))
+    _check_json(config)
+    return config.parent.name
 
 
 def _download(hub_id: str, download: Callable[[], str]) -> Path:
@@ -171,7 +197,7 @@ def check_finite(model: torch.nn.Module, source: str | Path) -> None:
         WeightsError: One is.
     """
     for name, value in model.named_parameters():
-        if not bool(torch.isfinite(value).all()):
+        if not bool(value.isfinite().all()):
             raise WeightsError(
                 f"The weights at {source} are damaged: {name} is not finite.",
                 "Fetch or restore them again.",
@@ -208,6 +234,8 @@ def _first_line(error: Exception) -> str:
 
 def choose_device(device: str | torch.device | None) -> torch.device:
     """The device asked for; else the first GPU, or the CPU without one."""
+    import torch  # takes seconds, and is not needed to find weights
+
     if device is not None:
         return torch.device(device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -2,7 +2,7 @@
 
 ```
 python -m training_hooks.round --snapshot DIR --out DIR --preset tiny
-    [--champion DIR] [--options FILE]
+    [--champion DIR] [--options FILE] [--note TEXT]
 ```
 
 What it leaves in the folder of the round:
@@ -75,6 +75,7 @@ def run_round(
     options: RoundOptions,
     folder: Path,
     champion: Path | None = None,
+    note: str = "",
 ) -> dict[str, Any] | None:
     """Run a round; goes on from its last checkpoint after a crash.
 
@@ -84,6 +85,7 @@ def run_round(
         options: How it learns.
         folder: The round's own; made if missing.
         champion: Folder of the adapter that serves now; None for the base.
+        note: What the report is to say besides.
 
     Returns:
         What `result.json` holds; None in all processes but the first.
@@ -132,7 +134,7 @@ def run_round(
         "options": asdict(options),
         "costs": costs,
     }
-    report = report_of(snapshot, outcome, trained, options, costs, folder.name, champion)
+    report = report_of(snapshot, outcome, trained, options, costs, folder.name, champion, note)
     write_report(folder / REPORT, report)
     replace_file(folder / RESULT, json.dumps(result).encode())
     return result
@@ -202,13 +204,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--preset", required=True, help="name of the preset")
     parser.add_argument("--champion", type=Path, help="folder of the adapter that serves now")
     parser.add_argument("--options", type=Path, help="JSON with what differs from the preset's")
+    parser.add_argument("--note", default="", help="what the report is to say besides")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         options = default_options(given.preset)
         if given.options is not None:
             options = overridden(options, _read(given.options))
-        run_round(Snapshot.open(given.snapshot), given.preset, options, given.out, given.champion)
+        snapshot = Snapshot.open(given.snapshot)
+        run_round(snapshot, given.preset, options, given.out, given.champion, given.note)
     except JobCancelledError:
         return CANCELLED
     except SegZeroError as error:

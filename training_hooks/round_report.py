@@ -24,6 +24,7 @@ def report_of(
     costs: Mapping[str, float],
     round_id: str,
     champion: Path | None,
+    note: str = "",
 ) -> RoundReport:
     """The report of a round that is whole.
 
@@ -35,6 +36,7 @@ def report_of(
         costs: Names and values, as in `result.json`.
         round_id: Names it.
         champion: Folder of the adapter that served; None for the base.
+        note: What it says besides.
     """
     project = snapshot.manifest.project
     return RoundReport(
@@ -47,6 +49,7 @@ def report_of(
         curves=curves_of(trained.steps),
         pictures=pictures(outcome, snapshot.held_out, snapshot.folder),
         facts=(
+            *((("Note", note),) if note else ()),
             ("Snapshot", snapshot.id),
             ("Learnt from", f"{len(snapshot.train)} requests"),
             ("Judged by", f"{len(snapshot.held_out)} requests"),

@@ -175,10 +175,10 @@ def _conclude(look: Look, as_json: bool) -> None:
     if as_json:
         return
     console = stdout()
-    style = "bold green" if state.phase is Phase.PROMOTED else "bold"
-    what = "The champion stays" if state.phase is Phase.KEPT else f"{state.version} was promoted"
-    console.print(Text(f"{what}.", style=style))
-    for reason in state.verdict:
+    promoted = state.phase is Phase.PROMOTED
+    title = f"{state.version} was promoted." if promoted else "The champion stays."
+    console.print(Text(title, style="bold green" if promoted else "bold"))
+    for reason in (*state.verdict, *([state.remark] if state.remark else [])):
         console.print(Text(f"  {reason}"))
     if state.left_out:
         console.print(Text(f"Corrections left out: {left_out_words(state.left_out)}."))

@@ -70,7 +70,7 @@ def promote(work: Work, state: RoundState, folder: Path, result: Mapping[str, An
         if serving not in (state.champion, version.id):
             raise RegistryError(
                 f"Another version was put in service while the round ran: {serving or 'the base'}. "
-                f"The round was judged against {state.champion or 'the base'}.",
+                f"The round was judged against {state.against or 'the base'}.",
                 f"segzero rollback --project {work.project.project} --to {version.id} has this "
                 "one serve nevertheless.",
             )

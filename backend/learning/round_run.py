@@ -20,6 +20,7 @@ from redis import Redis
 
 from backend.learning.folders import rounds_folder, snapshots_folder
 from backend.learning.launch import launcher
+from backend.learning.opponent import Opponent, base_of, find_opponent, still_serves
 from backend.learning.patience import patiently
 from backend.learning.promotion import promote
 from backend.learning.round_settings import round_options, round_overrides
@@ -121,6 +122,7 @@ class RoundRun:
             SegZeroError: It failed; see `train_job`.
         """
         round_options(self._work.settings)  # before hours of work
+        self._find_opponent()
         snapshot = self._snapshot()
         self.unseen = snapshot.unseen
         self._check()
@@ -138,11 +140,11 @@ class RoundRun:
         }
         if not verdict["promote"]:
             text = with_left_out("The champion stays: " + " ".join(reasons), self.state)
-            self._change(**measured, phase=Phase.KEPT, text=text)
+            self._change(**measured, phase=Phase.KEPT, text=self._remarked(text))
             return self.state
         self.note(**measured, phase=Phase.PROMOTING)
         version = promote(self._work, self.state, folder, result)
-        text = with_left_out(f"{version} was promoted.", self.state)
+        text = self._remarked(with_left_out(f"{version} was promoted.", self.state))
         self._change(phase=Phase.PROMOTED, version=version, text=text)
         return self.state
 
@@ -159,6 +161,22 @@ class RoundRun:
             seconds=round(self._seconds_before + time.monotonic() - self._began, 1),
             peak_memory_bytes=max(self.state.peak_memory_bytes, peak_memory_bytes()),
         )
+
+    def _remarked(self, text: str) -> str:
+        return f"{text} {self.state.remark}".strip()
+
+    def _find_opponent(self) -> None:
+        """Note what the round has to beat; what an earlier try noted holds as long as it serves."""
+        registry, state = self._work.registry, self.state
+        base = base_of(self._work.settings.preset)
+        known = Opponent(state.base, state.against)
+        if base == known.base and still_serves(registry, known):
+            return
+        lineage = registry.lineage()
+        found = find_opponent(registry, lineage, base)
+        if found.remark:
+            _log.warning("The round of project %d: %s", self._work.project.project, found.remark)
+        self.note(champion=lineage.champion, base=base, against=found.version, remark=found.remark)
 
     def _check(self) -> None:
         if self._work.job is not None:
@@ -212,7 +230,8 @@ class RoundRun:
     def _folder(self, snapshot: Snapshot) -> Path:
         settings = self._work.settings
         how = asdict(round_options(settings))
-        content = json.dumps([settings.preset, how, self.state.champion], sort_keys=True)
+        against = [self.state.base, self.state.against]
+        content = json.dumps([settings.preset, how, *against], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()
         name = f"{snapshot.id}-{digest[:8]}"
         folder = rounds_folder(settings, self._work.project.project) / name
@@ -241,7 +260,7 @@ class RoundRun:
 
     def _train(self, snapshot: Snapshot, folder: Path) -> None:
         (folder / PROGRESS).unlink(missing_ok=True)
-        work, champion = self._work, self.state.champion
+        work, against = self._work, self.state.against
         ending = run_process(
             [
                 *launcher(work.settings),
@@ -249,8 +268,9 @@ class RoundRun:
                     snapshot.folder,
                     folder,
                     work.settings.preset,
-                    None if champion is None else work.registry.version(champion).folder,
+                    None if against is None else work.registry.version(against).folder,
                     folder / OPTIONS,
+                    self.state.remark,
                 ),
             ],
             folder,

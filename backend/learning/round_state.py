@@ -63,7 +63,11 @@ class RoundState:
         mark: The store's, taken before the corrections were read for it: what the store learnt
             later is new in the next round.
         watermark: When the newest correction of it was saved.
-        champion: Version that it has to beat; None for the base.
+        champion: Version that was to serve when it began; None for the base. Only while it still
+            is, the round may promote.
+        base: `version` of the weights that the round is over; empty before that is known.
+        against: Version that it has to beat, since it is what serves; None for the base.
+        remark: Why that is not the champion; empty where it is.
         round: Its id, once it has one: the name of its folder.
         folder: Its folder, on the machine that trains.
         left_out: How many corrections could not be learnt from, by reason.
@@ -72,7 +76,7 @@ class RoundState:
         seconds_left: How long the training takes on, by the steps made so far.
         figures: What the newest step brought: mean reward and its parts.
         held_out_iou: Mean mask IoU on held-out requests of the newest model measured.
-        champion_iou: The same of the champion.
+        champion_iou: The same of the version that it has to beat.
         ended_at: When it ended.
         text: What came of it, in a sentence.
         verdict: Why the gate said what it said, a sentence each.
@@ -90,6 +94,9 @@ class RoundState:
     mark: int = 0
     watermark: str = ""
     champion: str | None = None
+    base: str = ""
+    against: str | None = None
+    remark: str = ""
     round: str = ""
     folder: str = ""
     left_out: Mapping[str, int] = field(default_factory=dict)

@@ -103,7 +103,6 @@ def _begin(work: Work, decision: Decision) -> RoundState:
         job=_job_id(work),
         started_at=started.isoformat(),
         reasons=decision.reasons,
-        champion=work.registry.lineage().champion,
     )
     write_state(work.redis, work.name, state)
     _log.info("A round of project %d begins: %s", work.project.project, " ".join(state.reasons))

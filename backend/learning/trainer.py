@@ -88,7 +88,7 @@ class Ending:
 
 
 def round_arguments(
-    snapshot: Path, out: Path, preset: str, champion: Path | None, options: Path
+    snapshot: Path, out: Path, preset: str, champion: Path | None, options: Path, note: str = ""
 ) -> list[str]:
     """The arguments of a round, see `training_hooks.round`."""
     given: dict[str, object] = {
@@ -99,6 +99,8 @@ def round_arguments(
     }
     if champion is not None:
         given["--champion"] = champion
+    if note:
+        given["--note"] = note
     return [str(word) for pair in given.items() for word in pair]
 
 

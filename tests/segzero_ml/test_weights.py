@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from segzero_ml.errors import WeightsError
-from segzero_ml.weights import check_finite, choose_device, locate
+from segzero_ml.weights import check_finite, choose_device, locate, version_at
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -146,6 +146,19 @@ def test_weights_in_the_hubs_cache_are_found_and_named_by_their_commit(
         weights = locate("some/model", revision)
         assert weights.version == COMMIT
         assert weights.path.resolve() == snapshot.resolve()
+
+
+def test_the_version_is_told_without_fetching_more_than_the_configuration(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert version_at(directory) == locate(directory).version
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    snapshot = cached(tmp_path / "cache", directory, "some/model")
+    (snapshot / "model.safetensors").unlink()
+    assert version_at("some/model") == version_at("some/model", COMMIT) == COMMIT
+    for ref in ("nobody/has-this-model", "nowhere"):
+        with pytest.raises(WeightsError):
+            version_at(ref)
 
 
 def test_cached_weights_that_bring_code_are_refused_too(

@@ -90,7 +90,7 @@ def test_a_round_is_judged_on_what_it_did_not_learn_from_and_says_so(
     snapshot: Snapshot, tmp_path: Path
 ) -> None:
     folder = tmp_path / "round-1"
-    result = run_round(snapshot, "tiny", SHORT, folder)
+    result = run_round(snapshot, "tiny", SHORT, folder, note="It was a full moon.")
     assert result is not None
     assert json.loads((folder / RESULT).read_text()) == result
     assert result["steps"] == 2
@@ -104,7 +104,9 @@ def test_a_round_is_judged_on_what_it_did_not_learn_from_and_says_so(
     assert not result["verdict"]["promote"]
     assert any("held-out" in reason for reason in result["verdict"]["reasons"])
     assert result["verdict"]["figures"]["rehearsed"]["champion"]["cases"] == 4  # of those rehearsed
-    assert snapshot.id in (folder / REPORT).read_text()
+    report = (folder / REPORT).read_text()
+    assert snapshot.id in report
+    assert "It was a full moon." in report
     assert json.loads((folder / PROGRESS).read_text())["phase"] == "comparing"
 
 
