@@ -64,7 +64,7 @@ class TrainingSettings(BaseSettings):
         default=3600.0,
         ge=0,
         allow_inf_nan=False,
-        description="The same after a round that failed.",
+        description="The same after a round that failed, or had too little held out.",
     )
     train_held_out_share: float = Field(
         default=0.2,

@@ -31,7 +31,7 @@ from segzero_ml.errors import ConfigError
 from training_hooks.faithfulness import Faithfulness
 from training_hooks.gate_figures import Case, Comparison, Figures, compare
 
-__all__ = ["Case", "Check", "GateOptions", "Outcome", "Verdict", "judge"]
+__all__ = ["Case", "Check", "GateOptions", "Outcome", "Verdict", "judge", "too_few_images"]
 
 _OLDER: Final = "Older corrections"
 _REHEARSED: Final = "What is rehearsed"
@@ -214,15 +214,27 @@ def judge(
     return Verdict(checks, Figures(held_out, before, known, *faithfulness))
 
 
+def too_few_images(images: int, options: GateOptions | None = None) -> str | None:
+    """Say why nothing can pass with so few held-out images; None where there are enough.
+
+    Args:
+        images: With held-out cases. How many there will be is known before anything is trained.
+        options: What is asked for.
+    """
+    least = (options or GateOptions()).least_images
+    if images >= least:
+        return None
+    return (
+        f"There are held-out cases of only {_counted(images, 'image')}; at least {least} are "
+        "needed. Correct more images."
+    )
+
+
 def _enough(held_out: Comparison, options: GateOptions) -> Check:
     name = "Enough held-out images"
     images = held_out.champion.images
-    if images < options.least_images:
-        text = (
-            f"There are held-out cases of only {_counted(images, 'image')}; at least "
-            f"{options.least_images} are needed. Correct more images."
-        )
-        return Check(name, Outcome.FAILED, text)
+    if too_few := too_few_images(images, options):
+        return Check(name, Outcome.FAILED, too_few)
     changed = held_out.gain.changed if held_out.gain else 0
     if changed < options.least_changed:
         text = (

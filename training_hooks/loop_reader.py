@@ -10,7 +10,7 @@ trained          the same in earlier versions: when the newest of those correcti
                  Label Studio's clock; read where there is no `learnt` yet
 round_started    when the last round began
 round_ended      when the last round ended, whatever came of it
-round_failed     the same moment where it failed
+round_failed     the same moment where it failed, was cancelled or refused
 ```
 """
 

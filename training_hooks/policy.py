@@ -37,7 +37,7 @@ class PolicyOptions:
             quality starts none.
         quality_window: Annotations of shown predictions over which both are taken.
         debounce_s: Seconds after a round in which the next starts only if a person asks.
-        after_failure_s: The same after a round that failed.
+        after_failure_s: The same after a round that failed or was refused.
 
     Raises:
         ConfigError: A value is out of its range.
@@ -101,7 +101,8 @@ class LoopFacts:
         before: Quality of those before; None where there are none.
         started_at: When the last round started, or None.
         ended_at: When the last round ended, whatever came of it, or None.
-        failed: Whether the last round failed, which is to be looked at before the next.
+        failed: Whether the last round failed or was refused, which is to be looked at before
+            the next.
         running: Whether a round runs, or waits to.
         pressed_at: When *Start training* was pressed last, or None.
         by_hand: Whether a person asks right now.

@@ -17,7 +17,12 @@ from segzero_ml.corrections import Correction, Verdict
 from training_hooks.dead_letters import DeadLetter
 
 _GOOD, _BAD, _WARN, _FAINT = "green", "bold red", "yellow", "dim"
-_ROUND_STYLES = {Phase.PROMOTED: _GOOD, Phase.FAILED: _BAD, Phase.WAITING: _WARN}
+_ROUND_STYLES = {
+    Phase.PROMOTED: _GOOD,
+    Phase.FAILED: _BAD,
+    Phase.WAITING: _WARN,
+    Phase.REFUSED: _WARN,
+}
 
 
 def parts(report: Report) -> Iterator[RenderableType]:

@@ -160,6 +160,10 @@ def _say_what_would_be(redis: Redis, settings: Settings, project: int, as_json: 
         from segzero_ml.errors import JobError
 
         raise JobError(f"No round would start: {by_hand.refusal}", _remedy(project, alive))
+    if found.refusal:
+        from segzero_ml.errors import JobError
+
+        raise JobError(f"A round would end before anything is trained: {found.refusal}")
 
 
 def _print(project: int, by_itself: Decision, by_hand: Decision, found: Forecast) -> None:
@@ -173,12 +177,12 @@ def _print(project: int, by_itself: Decision, by_hand: Decision, found: Forecast
         console.print(Text(f"By itself no round would start now. {by_itself.refusal}"))
         for reason in by_itself.reasons:
             console.print(Text(f"  Though this asks for one: {reason}"))
-    if by_hand.train:
+    if by_hand.train and not found.refusal:
         console.print(f"By hand one would: segzero train --project {project}.")
     console.print(
         f"It would learn from {found.new} new corrections, {found.older} older ones and "
         f"{found.accepted} accepted predictions, and be judged by {found.held_out} corrections "
-        "held out."
+        f"held out, of {found.held_out_images} images."
     )
     options = found.options
     console.print(

@@ -169,7 +169,9 @@ def _conclude(look: Look, as_json: bool) -> None:
         )
     if state.phase is Phase.CANCELLED:
         raise JobError(state.text or "The round was cancelled.", "What served serves on.")
-    if state.phase not in (Phase.PROMOTED, Phase.KEPT):
+    if state.phase is Phase.REFUSED:
+        raise JobError(f"Nothing was trained: {state.text}", "The corrections stay new.")
+    if not state.phase.is_whole:
         reason = state.text or "its process died at the last try."
         raise JobError(f"The round failed: {reason}", "What served serves on.")
     if as_json:

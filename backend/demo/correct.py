@@ -231,7 +231,7 @@ def correct(
     """Correct the running demo's evening scenes until a round of training begins, and follow it.
 
     A simulated annotator submits exact masks through Label Studio's API. Exit code 1: the round
-    failed or was cancelled.
+    failed, was refused or cancelled.
     """
     from backend.cli import show_error
 
@@ -243,7 +243,7 @@ def correct(
     except KeyboardInterrupt:
         typer.echo("Stopped. A round that has begun goes on.", err=True)
         sys.exit(130)
-    sys.exit(0 if ended.phase in (Phase.PROMOTED, Phase.KEPT) else 1)
+    sys.exit(0 if ended.phase.is_whole else 1)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from backend.learning.facts import snapshot_options
 from backend.learning.folders import snapshots_folder
+from backend.learning.held_out import too_little_held_out
 from backend.learning.round_settings import round_options
 from backend.settings import Settings
 from training_hooks.loop_reader import LoopReader
@@ -26,6 +27,8 @@ class Forecast:
         older: Older ones that are mixed in.
         accepted: Accepted predictions that are mixed in.
         held_out: Corrections held out, to compare models on.
+        held_out_images: Images that these are of.
+        refusal: Why it would end before anything is trained; None where it would not.
         prompts: Requests to learn from, and what is rehearsed besides.
         steps: Steps there would be.
         options: How the round would be run.
@@ -35,6 +38,8 @@ class Forecast:
     older: int
     accepted: int
     held_out: int
+    held_out_images: int
+    refusal: str | None
     prompts: int
     steps: int
     options: RoundOptions
@@ -61,6 +66,9 @@ def forecast(reader: LoopReader, project: ProjectKey, settings: Settings) -> For
     # Where the image was never seen, its address stands for it: the share is the same.
     hashed = [(one, one.image_sha256 or _hash_of(one.image)) for one in counting]
     drawn = draw(hashed, mixing, reader.news(project))
+    judging = {one.key for one in drawn.held_out}
+    images = {sha256 for one, sha256 in hashed if one.key in judging}
+    refusal = too_little_held_out(len(images), len(drawn.held_out), mixing)
     learnt = [one for each in drawn.train.values() for one in each]
     lessons = sum(len(one.requests) for one in learnt)
     prompts = lessons + options.rehearsed(lessons)
@@ -69,6 +77,8 @@ def forecast(reader: LoopReader, project: ProjectKey, settings: Settings) -> For
         older=len(drawn.train["older"]),
         accepted=len(drawn.train["accepted"]),
         held_out=len(drawn.held_out),
+        held_out_images=len(images),
+        refusal=None if refusal is None else str(refusal),
         prompts=prompts,
         steps=_steps(prompts, options),
         options=options,

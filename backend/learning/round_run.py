@@ -19,6 +19,7 @@ from typing import Any, Final
 from redis import Redis
 
 from backend.learning.folders import rounds_folder, snapshots_folder
+from backend.learning.held_out import too_little_held_out
 from backend.learning.launch import launcher
 from backend.learning.opponent import Opponent, base_of, find_opponent, still_serves
 from backend.learning.patience import patiently
@@ -114,8 +115,9 @@ class RoundRun:
         """Run it to its end.
 
         Returns:
-            How it stands: promoted, or the champion kept. Others see that only when its end is
-            recorded: a try that comes after this one goes on as long as it is not.
+            How it stands: promoted, the champion kept, or refused before anything was trained.
+            Others see that only when its end is recorded: a try that comes after this one goes
+            on as long as it is not.
 
         Raises:
             JobCancelledError: Somebody asked for its end.
@@ -126,6 +128,12 @@ class RoundRun:
         snapshot = self._snapshot()
         self.unseen = snapshot.unseen
         self._check()
+        held_out = snapshot.manifest.held_out
+        if refusal := too_little_held_out(
+            held_out.images, held_out.corrections, snapshot.manifest.options
+        ):
+            self._change(phase=Phase.REFUSED, verdict=(refusal.message,), text=str(refusal))
+            return self.state
         folder = self._folder(snapshot)
         result = self._result(snapshot, folder)
         self._check_last(folder)

@@ -41,13 +41,20 @@ class Phase(StrEnum):
     PROMOTED = "promoted"
     KEPT = "kept"
     """It is over, and the champion stays."""
+    REFUSED = "refused"
+    """Nothing was trained: too little is held out to be judged by."""
     CANCELLED = "cancelled"
     FAILED = "failed"
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more comes."""
-        return self in (Phase.PROMOTED, Phase.KEPT, Phase.CANCELLED, Phase.FAILED)
+        return self.is_whole or self in (Phase.REFUSED, Phase.CANCELLED, Phase.FAILED)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it came to its verdict: what it learnt from is new no more."""
+        return self in (Phase.PROMOTED, Phase.KEPT)
 
 
 @dataclass(frozen=True, slots=True)

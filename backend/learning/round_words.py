@@ -16,6 +16,7 @@ _WORDS: Final = {
     Phase.WAITING: "Waiting to try again",
     Phase.PROMOTED: "Promoted",
     Phase.KEPT: "Champion kept",
+    Phase.REFUSED: "Refused",
     Phase.CANCELLED: "Cancelled",
     Phase.FAILED: "Failed",
 }

@@ -140,15 +140,15 @@ def _end(
     Args:
         work: What the job works with.
         state: How the round stands.
-        phase: How it ended where it is not whole: its corrections stay new then.
+        phase: How it ended where it broke off.
         text: Why.
         unseen: What a whole one did without: it stays new.
     """
     at = datetime.now(UTC)
-    mark = None if phase is not None else state.mark
     ended = replace(state, ended_at=at.isoformat())
     if phase is not None:
         ended = replace(ended, phase=phase, text=reason_line(text))
+    mark = ended.mark if ended.phase.is_whole else None  # its corrections stay new otherwise
     if ended.folder:
         _write_outcome(Path(ended.folder), ended)
         rounds = rounds_folder(work.settings, work.project.project)

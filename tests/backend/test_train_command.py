@@ -94,6 +94,7 @@ def test_a_round_by_hand_waits_in_the_queue_and_there_is_only_one(here: World, r
 def test_a_dry_run_says_what_would_happen_and_why_and_changes_nothing(
     here: World, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SEGZERO_TRAIN_HELD_OUT_SHARE", "0.7")
     fill(here, 30, accepted=5)
     ran = run("train", "--project", 7, "--dry-run")
     assert ran.code == 0
@@ -113,7 +114,8 @@ def test_a_dry_run_says_what_would_happen_and_why_and_changes_nothing(
 def test_a_dry_run_counts_the_step_that_the_last_few_prompts_make(
     here: World, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(here, 30)
+    monkeypatch.setenv("SEGZERO_TRAIN_HELD_OUT_SHARE", "0.7")
+    fill(here, 40)
     for name, value in {"MAX_STEPS": "1000", "EPOCHS": "1", "PROMPTS_PER_STEP": "1000"}.items():
         monkeypatch.setenv(f"SEGZERO_TRAIN_{name}", value)
     prompts = json.loads(run("train", "--project", 7, "--dry-run", "--json").out)["prompts"]
@@ -132,7 +134,32 @@ def test_a_dry_run_is_of_a_split_that_is_known_or_none(here: World, run: Run) ->
     assert "nobody knows which images are held out" in " ".join(ran.err.split())
 
 
-def test_a_dry_run_tells_new_corrections_from_older_ones(here: World, run: Run) -> None:
+def test_a_dry_run_says_that_too_little_would_be_held_out_and_how_much_is_missing(
+    here: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGZERO_TRAIN_EVERY_CORRECTIONS", "30")
+    fill(here, 30)
+    ran = run("train", "--project", 7, "--dry-run", "--json")
+    found = json.loads(ran.out)
+    assert ran.code == 1
+    assert found["by_hand"]["train"]
+    assert 0 < found["held_out_images"] < 20
+    said = " ".join(ran.err.split())
+    assert "A round would end before anything is trained" in said
+    assert f"held-out cases of only {found['held_out_images']} images; at least 20" in said
+    assert f"About {(20 - found['held_out_images']) * 5} more will do: 20 % are held out" in said
+    assert found["refusal"] in said
+    assert "By hand one would" not in run("train", "--project", 7, "--dry-run").out
+    monkeypatch.setenv("SEGZERO_TRAIN_HELD_OUT_SHARE", "0.8")
+    monkeypatch.setenv("SEGZERO_TRAIN_HELD_OUT_MOST", "19")
+    capped = run("train", "--project", 7, "--dry-run")
+    assert "SEGZERO_TRAIN_HELD_OUT_MOST must be more than 19" in " ".join(capped.err.split())
+
+
+def test_a_dry_run_tells_new_corrections_from_older_ones(
+    here: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGZERO_TRAIN_HELD_OUT_SHARE", "0.6")
     fill(here, 30)
     note_end(here.store, PROJECT, MORNING, here.store.mark(PROJECT))
     fill(here, 40)
@@ -196,7 +223,7 @@ def test_following_shows_a_round_to_its_verdict(here: World, run: Run) -> None:
     assert report in ran.out
 
 
-@pytest.mark.parametrize("phase", [Phase.FAILED, Phase.CANCELLED])
+@pytest.mark.parametrize("phase", [Phase.FAILED, Phase.CANCELLED, Phase.REFUSED])
 def test_following_a_round_that_is_not_whole_ends_with_1(
     here: World, run: Run, phase: Phase
 ) -> None:

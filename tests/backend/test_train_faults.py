@@ -38,7 +38,7 @@ def server() -> Iterator[FileServer]:
 def here(
     _project: Project, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Project:
-    use(_project, server, monkeypatch, 8)
+    use(_project, server, monkeypatch)
     # Snapshots, rounds and versions of its own.
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "redis").symlink_to(_project.folder / "redis")

@@ -1,7 +1,7 @@
 """A round from the queue to the registry, with real processes and the bundled pair.
 
-One round is trained for all tests here. So few images decide nothing, whatever was learnt: for
-what comes after a better one, its result is changed to say so.
+One round is trained for all tests here. In so few steps it learns nothing that counts: for what
+comes after a better one, its result is changed to say so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from segzero_ml.reasoner.adapters import Adapters
 from segzero_ml.reasoner.golden import record_golden
 from segzero_ml.reasoner.local import LocalReasoner
 from tests.backend.corrected import PROJECT, FileServer
-from tests.backend.train_world import Project, TrainWorker, project, use
+from tests.backend.train_world import SCENES, Project, TrainWorker, project, use
 from training_hooks.fence import acquire
 from training_hooks.job_errors import JobCancelledError, StaleFenceError
 from training_hooks.loop_reader import ROUND_FAILED, LoopReader
@@ -48,7 +48,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project,
         pytest.MonkeyPatch.context() as patch,
     ):
         use(here, server, patch)
-        patch.setenv("SEGZERO_TRAIN_EVERY_CORRECTIONS", "12")
+        patch.setenv("SEGZERO_TRAIN_EVERY_CORRECTIONS", str(SCENES))
         job_id = consider(here.client, here.settings, PROJECT.project)
         assert job_id is not None
         assert consider(here.client, here.settings, PROJECT.project) is None
@@ -60,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project,
 @pytest.fixture
 def here(trained: tuple[Project, FileServer], monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     found, server = trained
-    monkeypatch.setenv("SEGZERO_TRAIN_EVERY_CORRECTIONS", "12")
+    monkeypatch.setenv("SEGZERO_TRAIN_EVERY_CORRECTIONS", str(SCENES))
     with found.kept(server, monkeypatch):
         yield found
 
@@ -110,7 +110,7 @@ def test_a_round_that_is_whole_is_recorded_and_its_corrections_are_old(here: Pro
     state = here.state
     assert state is not None
     assert state.phase == "kept"
-    assert state.reasons == ("There are 12 new corrections; 12 start a round.",)
+    assert state.reasons == (f"There are {SCENES} new corrections; {SCENES} start a round.",)
     assert (state.step, state.steps) == (2, 2)
     assert state.peak_memory_bytes > 100e6
     assert state.seconds > 1

@@ -44,12 +44,15 @@ SHORT: Final = {
     "SEGZERO_TRAIN_COLD_START": "0",
     "SEGZERO_TRAIN_REHEARSAL_SHARE": "0",
     "SEGZERO_TRAIN_REHEARSAL_HELD_OUT": "0",
-    "SEGZERO_TRAIN_HELD_OUT_SHARE": "0.4",
+    "SEGZERO_TRAIN_HELD_OUT_SHARE": "0.6",
     "SEGZERO_TRAIN_MIN_CORRECTIONS": "4",
     "SEGZERO_TRAIN_THREADS": "1",
     "SEGZERO_TRAIN_NICE": "0",
 }
 """The shortest round there is: two steps of two prompts."""
+
+SCENES: Final = 28
+"""Of these 20 are held out, as few as a round may be judged by."""
 
 QUICK: Final = {
     "heartbeat_s": 1,
@@ -179,7 +182,7 @@ def point(here: Project, server: FileServer, patch: pytest.MonkeyPatch) -> None:
         patch.setenv(name, value)
 
 
-def use(here: Project, server: FileServer, patch: pytest.MonkeyPatch, count: int = 12) -> None:
+def use(here: Project, server: FileServer, patch: pytest.MonkeyPatch, count: int = SCENES) -> None:
     """Empty it, give it corrections of so many scenes, and have rounds be short."""
     here.use(patch)
     point(here, server, patch)
