@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import shlex
+from configparser import ConfigParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import typer.main
 import yaml
 
 from backend.cli import app as cli
+from backend.connect import check_backend_url
 from backend.settings import ENV_PREFIX, Settings, is_loopback
 
 ROOT = Path(__file__).parent.parent
@@ -180,11 +182,39 @@ def test_everything_the_image_copies_exists_and_reaches_the_build() -> None:
     assert {entry[1:] for entry in ignore if entry.startswith("!")} == copied
 
 
-@pytest.mark.parametrize("target", ["backend", "trainer"])
-def test_images_do_not_run_as_root(target: str) -> None:
-    users = [line.split()[1] for line in stage_of(target) if line.startswith("USER ")]
+def test_the_image_does_not_run_as_root() -> None:
+    users = [line.split()[1] for line in stage_of("backend") if line.startswith("USER ")]
     assert users
     assert users[-1] not in {"root", "0"}
+
+
+def test_the_image_that_compose_builds_can_train(services: dict[str, Any]) -> None:
+    """`segzero up` has a worker for rounds only where the extra is installed."""
+    image = stage_of(services["backend"]["build"]["target"])
+    (source,) = re.findall(r"COPY --from=(\S+) ", "\n".join(image))
+    (installed,) = re.findall(r'pip install "?\.(\S*?)"?$', "\n".join(stage_of(source)), re.M)
+    extra = installed.strip("[]")
+    configuration = ConfigParser()
+    configuration.read(ROOT / "setup.cfg")
+    extras = configuration["options.extras_require"]
+    names = re.findall(r"^([\w-]+)>=", extras[extra], re.M)
+    assert {"trl", "datasets", "accelerate"} <= set(names)
+
+
+def test_the_command_that_joins_a_project_names_the_backend_as_label_studio_may_call_it(
+    services: dict[str, Any],
+) -> None:
+    comment = " ".join(
+        line.strip("# \\")
+        for line in (DOCKER / "compose.yaml").read_text(encoding="utf-8").splitlines()
+        if line.startswith("#")
+    )
+    command = r"exec backend segzero connect --project 1 --backend-url (\S+)"
+    (address,) = re.findall(command, comment)
+    port = next(line.split()[1] for line in stage_of("backend") if line.startswith("EXPOSE "))
+    aliases = services["backend"]["networks"]["default"]["aliases"]
+    assert address in {f"http://{alias}:{port}" for alias in aliases}
+    assert check_backend_url(address) == address
 
 
 def test_the_backend_image_runs_a_command_that_exists() -> None:
@@ -207,12 +237,6 @@ def test_the_health_check_asks_the_port_that_is_exposed() -> None:
     assert command[command.index("--port") + 1] == port
     check = next(line for line in backend if line.startswith("HEALTHCHECK"))
     assert f"127.0.0.1:{port}/health" in check
-
-
-def test_the_trainer_image_runs_a_module_that_exists() -> None:
-    python, flag, module, *_ = exec_form(stage_of("trainer"), "CMD ")
-    assert (python, flag) == ("python", "-m")
-    assert (ROOT / Path(*module.split("."))).with_suffix(".py").is_file()
 
 
 def test_the_build_finds_the_bounds_of_what_it_installs_first() -> None:
