@@ -77,7 +77,7 @@ demo: venv ## Label Studio with pre-annotated pictures; FRESH=1 anew, ONCE=1 sto
 	@exec $(PY) -m backend.demo $(if $(FRESH),--fresh) $(if $(ONCE),--once)
 
 .PHONY: demo-correct
-demo-correct: venv ## Have the running demo's evening scenes corrected until a training starts
+demo-correct: venv ## Correct the demo's evening scenes, wait for training, compare
 	@eval "exec $(PY) -m backend.demo.correct $${ARGS:-}"
 
 .PHONY: test
