@@ -18,7 +18,7 @@ from backend.access import Guard
 from backend.addresses import Resolver
 from backend.champions import Champions
 from backend.connect.follow import VersionFollower
-from backend.errors import BodyError, UnavailableError
+from backend.errors import BodyError, CannotTrainError, UnavailableError
 from backend.fetch import ImageFetcher
 from backend.image_cache import CachedFetcher
 from backend.intake.receiver import Intake
@@ -158,6 +158,8 @@ def _add_error_replies(app: FastAPI) -> None:
             status = 422
         elif isinstance(error, UnavailableError):
             status, headers = 503, {"Retry-After": str(error.retry_after_s)}
+        elif isinstance(error, CannotTrainError):
+            status = 501
         elif isinstance(error, SpoolFullError):
             status = 507
         elif isinstance(error, SpoolError):

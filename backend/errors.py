@@ -5,12 +5,14 @@ InputError
 └── BodyError         the body of a call is no JSON, or not what the call takes
 ModelError
 └── UnavailableError  the model cannot answer now; it may later
+JobError
+└── CannotTrainError  a round of training is asked for, and nothing would ever run it
 ```
 """
 
 from __future__ import annotations
 
-from segzero_ml.errors import InputError, ModelError
+from segzero_ml.errors import InputError, JobError, ModelError
 
 
 class BodyError(InputError):
@@ -29,3 +31,7 @@ class UnavailableError(ModelError):
     def __init__(self, message: str, remedy: str = "", *, retry_after_s: int) -> None:
         super().__init__(message, remedy)
         self.retry_after_s = retry_after_s
+
+
+class CannotTrainError(JobError):
+    """A round of training is asked for, and nothing would ever run it."""

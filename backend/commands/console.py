@@ -37,6 +37,11 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def no_worker_of(queue: str) -> str:
+    """What to say where jobs wait and nobody does them."""
+    return f"No worker of the queue {queue} runs: start segzero up, or segzero worker {queue}."
+
+
 def print_json(value: object) -> None:
     """One JSON object on standard output."""
     typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from backend.commands.console import stdout
+from backend.commands.console import no_worker_of, stdout
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +80,4 @@ def _warn_of_missing_workers(console: Console, queues: Queues) -> None:
     for name in QueueName:
         depth = queues.depth(name)
         if depth.waiting and not depth.workers:
-            console.print(
-                f"No worker of the queue {name} runs: start segzero up, or segzero worker {name}.",
-                style="yellow",
-            )
+            console.print(no_worker_of(name), style="yellow")

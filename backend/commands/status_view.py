@@ -9,12 +9,15 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from backend.commands.console import no_worker_of
+from backend.learning.installed import HOW_TO_INSTALL, can_train
 from backend.learning.round_state import Phase
 from backend.learning.round_words import one_line
 from backend.ready import BackendView
 from backend.report import Numbers, RedisView, Report, SpoolView
 from segzero_ml.corrections import Correction, Verdict
 from training_hooks.dead_letters import DeadLetter
+from training_hooks.queues import QueueName
 
 _GOOD, _BAD, _WARN, _FAINT = "green", "bold red", "yellow", "dim"
 _ROUND_STYLES = {
@@ -30,6 +33,7 @@ def parts(report: Report) -> Iterator[RenderableType]:
     yield _states(report)
     if report.numbers is not None:
         yield _queues(report.numbers)
+        yield from _missing_workers(report.numbers)
         yield from _dead_letters(report.dead_letters, report.at)
         yield from _projects(report.numbers, report.at)
         yield from _rounds(report.numbers, report.at)
@@ -134,6 +138,15 @@ def _queues(numbers: Numbers) -> Table:
             workers,
         )
     return table
+
+
+def _missing_workers(numbers: Numbers) -> Iterator[Text]:
+    """Which queues wait for nobody, and what would change that."""
+    for name, depth in numbers.queues.items():
+        if depth.waiting and not depth.workers:
+            lacks = name == QueueName.TRAIN and not can_train()
+            remedy = f" What trains is not installed here. {HOW_TO_INSTALL}" if lacks else ""
+            yield Text(no_worker_of(name) + remedy, style=_WARN)
 
 
 def _dead_letters(letters: Sequence[DeadLetter], now: datetime) -> Iterator[RenderableType]:

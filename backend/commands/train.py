@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backend.commands.console import JsonOption, print_json, stderr, stdout
+from backend.commands.console import JsonOption, no_worker_of, print_json, stderr, stdout
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -86,9 +86,10 @@ def _ask(redis: Redis, settings: Settings, project: int, *, may_run: bool) -> st
         may_run: Take the one that waits or runs, if there is one.
 
     Raises:
-        JobError: There are too few corrections, or a round waits or runs.
+        JobError: Nothing trains, there are too few corrections, or a round waits or runs.
     """
     from backend.jobs import ALLOWED
+    from backend.learning.installed import check_somebody_trains
     from backend.learning.round_settings import round_options
     from backend.learning.train_queue import QUEUE, enqueue
     from backend.learning.trigger import look
@@ -96,12 +97,13 @@ def _ask(redis: Redis, settings: Settings, project: int, *, may_run: bool) -> st
     from training_hooks.queues import Queues
 
     round_options(settings)
+    queues = Queues(redis, ALLOWED)
+    check_somebody_trains(queues)
     decision, alive = look(redis, settings, project, by_hand=True)
     if alive is not None and may_run:
         return alive
     if not decision.train:
         raise JobError(f"No round was started: {decision.refusal}", _remedy(project, alive))
-    queues = Queues(redis, ALLOWED)
     job_id = enqueue(queues, settings, project, by_hand=True)
     if job_id is None:
         raise JobError(
@@ -110,10 +112,7 @@ def _ask(redis: Redis, settings: Settings, project: int, *, may_run: bool) -> st
         )
     stderr().print(f"Asked for a round of project {project}: job {job_id}.", markup=False)
     if not queues.depth(QUEUE).workers:
-        stderr().print(
-            "No worker of the queue train runs: start segzero up, or segzero worker train.",
-            style="yellow",
-        )
+        stderr().print(no_worker_of(QUEUE), style="yellow")
     return job_id
 
 
@@ -143,9 +142,13 @@ def _cancel(redis: Redis, settings: Settings, project: int) -> None:
 
 
 def _say_what_would_be(redis: Redis, settings: Settings, project: int, as_json: bool) -> None:
+    from backend.jobs import ALLOWED
     from backend.learning.forecast import forecast
+    from backend.learning.installed import check_somebody_trains
     from backend.learning.trigger import look
+    from segzero_ml.errors import JobError
     from training_hooks.loop_reader import LoopReader
+    from training_hooks.queues import Queues
     from training_hooks.store_values import ProjectKey
 
     by_itself, alive = look(redis, settings, project)
@@ -155,18 +158,17 @@ def _say_what_would_be(redis: Redis, settings: Settings, project: int, as_json: 
     if as_json:
         print_json(_as_dict(project, by_itself, by_hand, found, alive))
     else:
-        _print(project, by_itself, by_hand, found)
+        _print(project, by_itself, found)
     if not by_hand.train:
-        from segzero_ml.errors import JobError
-
         raise JobError(f"No round would start: {by_hand.refusal}", _remedy(project, alive))
     if found.refusal:
-        from segzero_ml.errors import JobError
-
         raise JobError(f"A round would end before anything is trained: {found.refusal}")
+    check_somebody_trains(Queues(redis, ALLOWED))
+    if not as_json:
+        stdout().print(f"By hand one would start: segzero train --project {project}.")
 
 
-def _print(project: int, by_itself: Decision, by_hand: Decision, found: Forecast) -> None:
+def _print(project: int, by_itself: Decision, found: Forecast) -> None:
     from rich.text import Text
 
     console = stdout()
@@ -177,8 +179,6 @@ def _print(project: int, by_itself: Decision, by_hand: Decision, found: Forecast
         console.print(Text(f"By itself no round would start now. {by_itself.refusal}"))
         for reason in by_itself.reasons:
             console.print(Text(f"  Though this asks for one: {reason}"))
-    if by_hand.train and not found.refusal:
-        console.print(f"By hand one would: segzero train --project {project}.")
     console.print(
         f"It would learn from {found.new} new corrections, {found.older} older ones and "
         f"{found.accepted} accepted predictions, and be judged by {found.held_out} corrections "

@@ -91,7 +91,8 @@ def _run(settings: Settings) -> None:
 
 
 def _introduce(settings: Settings) -> None:
-    """Say what runs where, and where the data lie."""
+    """Say what runs where, where the data lie, and whether anything is trained."""
+    from backend.learning.installed import HOW_TO_INSTALL, can_train
     from backend.redis_access import redis_address, redis_folder
     from training_hooks.redis_client import redacted
 
@@ -102,6 +103,8 @@ def _introduce(settings: Settings) -> None:
     _log.info("Backend: http://%s:%d, preset %s", settings.host, settings.port, settings.preset)
     _log.info("Redis:   %s", redis)
     _log.info("Data:    %s", settings.data_dir.absolute())
+    if not can_train():
+        _log.warning("Nothing is trained: what trains is not installed here. %s", HOW_TO_INSTALL)
 
 
 def _warn_of_redis(settings: Settings) -> None:

@@ -8,9 +8,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from backend.errors import CannotTrainError
+from backend.intake.changes import TrainingAsked
 from backend.intake.drainer import Drainer, DrainOptions
 from backend.intake.events import Event, read_event
 from backend.intake.recheck import Recheck
+from backend.learning.installed import check_training_may_be_asked_for
 from backend.metrics import Metrics
 from backend.redis_access import open_redis, spool_folder
 from backend.settings import Settings
@@ -104,6 +107,7 @@ class Intake:
 
         Raises:
             BodyError: It is no event.
+            CannotTrainError: It asks for a round of training, and nothing would ever run that.
             SpoolFullError: There is no room for it.
             SpoolError: It could not be kept, or the intake does not run.
         """
@@ -119,12 +123,22 @@ class Intake:
             return event
         if spool is None:
             raise SpoolError("Webhooks are not taken: the backend starts or stops.")
+        if any(isinstance(change, TrainingAsked) for change in event.changes):
+            self._check_training()
         try:
             spool.append(body)
         except SpoolError as error:
             self._alarm(error)
             raise
         return event
+
+    def _check_training(self) -> None:
+        try:
+            check_training_may_be_asked_for(self._settings)
+        except CannotTrainError as error:
+            # Label Studio may show no more of a refusal than its status.
+            _log.error("Start training is refused: %s", error)
+            raise
 
     def _is_full(self) -> bool:
         try:

