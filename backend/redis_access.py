@@ -49,7 +49,7 @@ def open_redis(
     address = redis_address(settings)
     if address is None:
         raise ConfigError(
-            f"There is no Redis: none was ever started in {settings.data_dir}.",
+            f"There is no Redis: none was ever started in {settings.data_dir.absolute()}.",
             "Start everything with segzero up, or give the address of your own Redis "
             "(SEGZERO_REDIS_URL); run this in the folder where segzero up runs, or set "
             "SEGZERO_DATA_DIR.",

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from redis import Redis
@@ -90,12 +91,14 @@ class SpoolView:
     Attributes:
         survey: What lies there; None where it cannot be read.
         capacity_bytes: Most bytes it may take.
+        folder: Where.
         alarm: What is wrong, in one sentence; empty when nothing is.
         remedy: What to do about it.
     """
 
     survey: SpoolSurvey | None
     capacity_bytes: int
+    folder: Path
     alarm: str = ""
     remedy: str = ""
 
@@ -203,12 +206,12 @@ def look_at_spool(settings: Settings, look: Callable[[], SpoolSurvey] | None = N
         settings: Where it is, and how large it may be.
         look: For the process that has the spool open, which knows without reading it all.
     """
-    capacity = settings.spool_bytes
+    capacity, folder = settings.spool_bytes, spool_folder(settings)
     try:
-        found = survey(spool_folder(settings)) if look is None else look()
+        found = survey(folder) if look is None else look()
     except SpoolError as error:
-        return SpoolView(None, capacity, error.message, error.remedy)
-    return SpoolView(found, capacity, *_spool_alarm(found, capacity))
+        return SpoolView(None, capacity, folder, error.message, error.remedy)
+    return SpoolView(found, capacity, folder, *_spool_alarm(found, capacity))
 
 
 def _spool_alarm(found: SpoolSurvey, capacity: int) -> tuple[str, str]:

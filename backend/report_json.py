@@ -69,6 +69,7 @@ def _spool(view: SpoolView) -> dict[str, Any]:
         "oldest_age_s": None if found is None else found.oldest_age_s,
         "quarantined": None if found is None else found.quarantined,
         "capacity_bytes": view.capacity_bytes,
+        "folder": str(view.folder),
         "alarm": view.alarm,
         "remedy": view.remedy,
     }

@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from backend.app import create_app
+from backend.data_folder import note_preset
 from backend.logs import configure_logging
 from backend.services import Services
 from backend.settings import Settings, check_exposure
@@ -62,4 +63,5 @@ def serve(settings: Settings) -> None:
     app = create_app(settings)
     app.state.services.intake.open()
     configure_logging(for_people=sys.stderr.isatty())
+    note_preset(settings)
     Server(app, settings).run()

@@ -14,6 +14,7 @@ from backend.commands.console import JsonOption, print_json, stderr, stdout
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from backend.settings import Settings
     from segzero_ml.registry import Registry
     from segzero_ml.versions import Version
 
@@ -49,22 +50,28 @@ def models(
 
     Exit code 1: one of them is damaged.
     """
-    rows = list(_rows(project, verify))
+    from backend.data_folder import OTHERWISE
+    from backend.settings import load_settings
+
+    settings = load_settings()
+    rows, folder = list(_rows(settings, project, verify)), settings.data_dir.absolute()
     if as_json:
-        print_json({"models": [_as_dict(row) for row in rows]})
+        print_json({"models": [_as_dict(row) for row in rows], "data_dir": str(folder)})
     elif not rows:
-        stderr().print("There are none: each round of training that helps makes one.")
+        stderr().print(
+            f"There are none in {folder}: each round of training that helps makes one. {OTHERWISE}",
+            markup=False,
+            soft_wrap=True,
+        )
     else:
         stdout().print(_table(rows))
     if any(row.problem for row in rows):
         raise typer.Exit(1)
 
 
-def _rows(project: int | None, verify: bool) -> Iterator[_Row]:
+def _rows(settings: Settings, project: int | None, verify: bool) -> Iterator[_Row]:
     from backend.model_folders import registries, registry_of
-    from backend.settings import load_settings
 
-    settings = load_settings()
     found = registries(settings)
     if project is not None:
         found = {project: registry_of(settings, project)}

@@ -36,10 +36,19 @@ def rollback(
     """
     from rich.text import Text
 
+    from backend.data_folder import OTHERWISE
     from backend.model_folders import registry_of
     from backend.settings import load_settings
+    from segzero_ml.errors import RegistryError
 
-    registry = registry_of(load_settings(), project)
+    settings = load_settings()
+    registry = registry_of(settings, project)
+    if not registry.folder.is_dir():
+        raise RegistryError(
+            f"There is nothing to go back to: project {project} has no versions in "
+            f"{settings.data_dir.absolute()}.",
+            f"segzero models lists those there are. {OTHERWISE}",
+        )
     version = registry.rollback(to, dry_run=dry_run)
     name = "the base" if version is None else version.id
     console = stdout()

@@ -57,14 +57,20 @@ def snapshots(
 
     Exit code 1: one of them is damaged.
     """
+    from backend.data_folder import OTHERWISE
     from backend.settings import load_settings
 
-    found = list(_find(load_settings(), project, verify))
+    settings = load_settings()
+    found, folder = list(_find(settings, project, verify)), settings.data_dir.absolute()
     found.sort(key=_made, reverse=True)
     if as_json:
-        print_json({"snapshots": [_as_dict(one) for one in found]})
+        print_json({"snapshots": [_as_dict(one) for one in found], "data_dir": str(folder)})
     elif not found:
-        stderr().print("There are none: each round of training makes one.")
+        stderr().print(
+            f"There are none in {folder}: each round of training makes one. {OTHERWISE}",
+            markup=False,
+            soft_wrap=True,
+        )
     else:
         typer.echo(_COLUMNS.format(*_TITLES).rstrip())
         for one in found:

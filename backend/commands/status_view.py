@@ -106,7 +106,7 @@ def _spool(view: SpoolView) -> Text:
             line.append(f", the oldest for {duration(found.oldest_age_s)}")
         line.append(f"; {size(found.bytes)} of {size(view.capacity_bytes)}")
     else:
-        line.append("empty", style=_GOOD)
+        line.append("empty", style=_GOOD).append(f"  {view.folder}", style=_FAINT)
     if view.alarm:
         line.append(f"\n{view.alarm}", style=_BAD)
         line = _remedied(line, view.remedy)

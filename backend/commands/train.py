@@ -60,7 +60,7 @@ def train(
     from backend.redis_access import open_redis
     from backend.settings import load_settings
 
-    settings = load_settings()
+    settings = _as_served(load_settings())
     with open_redis(settings, "segzero-train") as redis:
         if cancel:
             _cancel(redis, settings, project)
@@ -74,6 +74,24 @@ def train(
                 follow_round(redis, settings, project, job_id, as_json)
             elif as_json:
                 print_json({"project": project, "job": job_id})
+
+
+def _as_served(settings: Settings) -> Settings:
+    """With the preset of the backend on this data folder, which is what rounds train."""
+    from backend.data_folder import noted_preset
+
+    served = noted_preset(settings)
+    if served is None or served == settings.preset:
+        return settings
+    if "preset" not in settings.model_fields_set:
+        return settings.model_copy(update={"preset": served})
+    stderr().print(
+        f"SEGZERO_PRESET is {settings.preset} here, but the backend on this data folder serves "
+        f"{served}, and that is what a round trains.",
+        style="yellow",
+        markup=False,
+    )
+    return settings
 
 
 def _ask(redis: Redis, settings: Settings, project: int, *, may_run: bool) -> str:
@@ -156,9 +174,10 @@ def _say_what_would_be(redis: Redis, settings: Settings, project: int, as_json: 
     key = ProjectKey(settings.label_studio_name, project)
     found = forecast(LoopReader(redis), key, settings)
     if as_json:
-        print_json(_as_dict(project, by_itself, by_hand, found, alive))
+        fields = _as_dict(project, by_itself, by_hand, found, alive)
+        print_json({**fields, "preset": settings.preset})
     else:
-        _print(project, by_itself, found)
+        _print(project, settings.preset, by_itself, found)
     if not by_hand.train:
         raise JobError(f"No round would start: {by_hand.refusal}", _remedy(project, alive))
     if found.refusal:
@@ -168,7 +187,7 @@ def _say_what_would_be(redis: Redis, settings: Settings, project: int, as_json: 
         stdout().print(f"By hand one would start: segzero train --project {project}.")
 
 
-def _print(project: int, by_itself: Decision, found: Forecast) -> None:
+def _print(project: int, preset: str, by_itself: Decision, found: Forecast) -> None:
     from rich.text import Text
 
     console = stdout()
@@ -186,9 +205,9 @@ def _print(project: int, by_itself: Decision, found: Forecast) -> None:
     )
     options = found.options
     console.print(
-        f"{found.prompts} requests with what is rehearsed, {options.prompts_per_step} a step with "
-        f"{options.rollouts} answers each: about {found.steps} steps. Learning rate "
-        f"{options.learning_rate:g}, rank {options.rank}."
+        f"Preset {preset}: {found.prompts} requests with what is rehearsed, "
+        f"{options.prompts_per_step} a step with {options.rollouts} answers each: about "
+        f"{found.steps} steps. Learning rate {options.learning_rate:g}, rank {options.rank}."
     )
 
 

@@ -47,9 +47,7 @@ def worker(
 
     name = find_queue(queue)
     if name == "train":
-        from backend.learning.installed import check_can_train
-
-        check_can_train()
+        _check_training()
     # Its jobs fork, and a fork copies none of the threads that numpy would start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -74,6 +72,15 @@ def worker(
         preload=[ALLOWED[job].rpartition(".")[0] for job in _JOBS.get(name, ())],
         burst=burst,
     )
+
+
+def _check_training() -> None:
+    from backend.data_folder import check_data_folder
+    from backend.learning.installed import check_can_train
+    from backend.settings import load_settings
+
+    check_can_train()
+    check_data_folder(load_settings())
 
 
 def find_queue(text: str) -> QueueName:

@@ -36,11 +36,14 @@ def ids(registry: Registry) -> list[str]:
     return [version.id for version in registry.versions()]
 
 
-def test_without_any_it_says_where_they_come_from(run: Run) -> None:
+def test_without_any_it_says_where_they_come_from(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGZERO_DATA_DIR", str(tmp_path))
     for arguments in (["models"], ["models", "--project", "3"]):
         result = run(*arguments)
         assert result.code == 0
-        assert "each round of training that helps makes one" in result.err
+        assert f"There are none in {tmp_path}: each round of training that helps" in result.err
 
 
 def test_versions_are_listed_newest_first_with_the_one_that_serves(

@@ -41,7 +41,7 @@ def make(data: Path, project: int, count: int) -> Snapshot:
 def test_without_any_it_says_where_they_come_from(data: Path, run: Run) -> None:
     result = run("snapshots")
     assert result.code == 0
-    assert "each round of training makes one" in result.err
+    assert f"There are none in {data}: each round of training makes one" in result.err
 
 
 def test_snapshots_are_listed_newest_first_with_their_counts(data: Path, run: Run) -> None:

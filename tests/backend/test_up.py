@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from backend.data_folder import noted_preset
 from backend.jobs import ALLOWED
 from backend.redis_access import open_redis, redis_folder
 from backend.settings import load_settings
@@ -57,6 +58,10 @@ def test_it_says_what_runs_where_and_where_the_data_lie(up: Up) -> None:
     assert up.said(f"^Redis: +embedded, in {up.data}/redis$")
     assert up.said(rf"^Backend: {up.url}, preset tiny$")
     assert up.health() == "UP"
+
+
+def test_commands_beside_it_know_what_it_serves(up: Up) -> None:
+    assert noted_preset(load_settings(data_dir=up.data)) == "tiny"
 
 
 def test_every_line_is_a_record_with_its_process(up: Up) -> None:
