@@ -235,22 +235,46 @@ def check_exposure(settings: Settings) -> None:
     """Refuse to listen beyond this machine without a login and a webhook secret.
 
     Raises:
-        ConfigError: `host` is not a loopback address and something that guards it is unset.
+        ConfigError: `host` is not a loopback address and something that guards it is unset; or
+            as `check_guards`.
     """
-    if is_loopback(settings.host):
-        return
-    needed = {
-        "USER": settings.user,
-        "PASSWORD": settings.password,
-        "WEBHOOK_SECRET": settings.webhook_secret,
-    }
-    missing = [ENV_PREFIX + name for name, value in needed.items() if value is None]
-    if missing:
+    missing = _missing_guards(settings)
+    if missing and not is_loopback(settings.host):
         raise ConfigError(
             f"Listening on {settings.host} would let others on the network use this backend "
             f"without a password: {', '.join(missing)} not set.",
             "Set them, or listen on 127.0.0.1 only.",
         )
+    check_guards(settings)
+
+
+def check_guards(settings: Settings) -> None:
+    """Refuse a webhook secret without a login, and a login without a webhook secret.
+
+    Label Studio sends corrections with the secret alone, all else with the login alone.
+
+    Raises:
+        ConfigError: Only one of them is set.
+    """
+    login, secret = settings.needs_login, settings.webhook_secret is not None
+    if login == secret:
+        return
+    lost = "Start training" if secret else "every correction"
+    raise ConfigError(
+        f"{', '.join(_missing_guards(settings))} not set: the backend would refuse {lost}, which "
+        f"Label Studio sends without the {'secret' if secret else 'login'}.",
+        f"Set all three of {ENV_PREFIX}USER, {ENV_PREFIX}PASSWORD and {ENV_PREFIX}WEBHOOK_SECRET, "
+        "or none.",
+    )
+
+
+def _missing_guards(settings: Settings) -> list[str]:
+    needed = {
+        "USER": settings.user,
+        "PASSWORD": settings.password,
+        "WEBHOOK_SECRET": settings.webhook_secret,
+    }
+    return [ENV_PREFIX + name for name, value in needed.items() if value is None]
 
 
 def is_loopback(host: str) -> bool:

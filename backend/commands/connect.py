@@ -53,9 +53,10 @@ def connect(
     from backend.connect import BackendAccess
     from backend.connect import connect as join
     from backend.label_studio import LabelStudio
-    from backend.settings import load_settings
+    from backend.settings import check_guards, load_settings
 
     settings = load_settings(label_studio_url=url, label_studio_token=token)
+    check_guards(settings)
     if settings.label_studio_url is None or settings.label_studio_token is None:
         raise typer.BadParameter(
             "Label Studio's address and token are needed: --url and --token, or "

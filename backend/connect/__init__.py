@@ -173,8 +173,8 @@ def _open_ends(
         )
     if access.webhook_secret is None:
         found.append(
-            "The webhook carries no secret. If the backend has a SEGZERO_WEBHOOK_SECRET, set "
-            "the same one here and run this again, or corrections will be refused."
+            "The webhook carries no secret. If the backend has a SEGZERO_WEBHOOK_SECRET and a "
+            "login, set the same here and run this again, or corrections will be refused."
         )
     if not project.show_collab_predictions:
         found.append(

@@ -226,6 +226,24 @@ def test_serving_beyond_this_machine_needs_a_login(run: Run) -> None:
     assert "SEGZERO_PASSWORD" in ran.err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("serve", "--port", 0),
+        ("up", "--port", 0),
+        ("connect", "--project", 1, "--url", "http://127.0.0.1:9", "--token", "t"),
+    ],
+)
+def test_a_webhook_secret_without_a_login_is_refused_before_anything_starts(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[object, ...]
+) -> None:
+    monkeypatch.setenv("SEGZERO_WEBHOOK_SECRET", "hook-secret-1")
+    ran = run(*command)
+    assert ran.code == 1
+    assert "Start training" in ran.err
+    assert "Set all three" in ran.err
+
+
 def test_a_wrong_setting_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGZERO_BATCH_SIZE", "many")
     ran = run("serve")

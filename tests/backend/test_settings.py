@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.settings import Settings, check_exposure, is_loopback, load_settings
+from backend.settings import Settings, check_exposure, check_guards, is_loopback, load_settings
 from segzero_ml.errors import ConfigError
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - never listened on
@@ -107,3 +107,25 @@ def test_listening_beyond_loopback_needs_login_and_webhook_secret() -> None:
     with pytest.raises(ConfigError, match="SEGZERO_WEBHOOK_SECRET not set"):
         check_exposure(load_settings(host=ANYWHERE, user="ada", password="x"))
     check_exposure(load_settings(host=ANYWHERE, user="ada", password="x", webhook_secret="y"))
+
+
+LOGIN = {"user": "ada", "password": "x"}
+
+
+@pytest.mark.parametrize(
+    ("given", "missing", "lost"),
+    [
+        ({"webhook_secret": "y"}, "SEGZERO_USER, SEGZERO_PASSWORD not set", "Start training"),
+        (LOGIN, "SEGZERO_WEBHOOK_SECRET not set", "every correction"),
+    ],
+)
+def test_a_login_and_a_webhook_secret_are_set_together_or_not_at_all(
+    given: dict[str, str], missing: str, lost: str
+) -> None:
+    for check in (check_guards, check_exposure):
+        with pytest.raises(ConfigError, match=missing) as caught:
+            check(load_settings(**given))
+        assert lost in caught.value.message
+        assert "Set all three" in caught.value.remedy
+        check(load_settings())
+        check(load_settings(**LOGIN, webhook_secret="y"))
