@@ -52,7 +52,9 @@ class ServingSettings(BaseSettings):
         default=None, description="Password that callers must give (HTTP Basic)."
     )
     webhook_secret: SecretStr | None = Field(
-        default=None, description="Secret that webhooks must carry in the X-SegZero-Secret header."
+        default=None,
+        description="Secret that webhooks must carry in the X-SegZero-Secret header. Set user, "
+        "password and secret, or none of the three.",
     )
 
     allowed_hosts: HostList = Field(

@@ -52,7 +52,8 @@ class TrainingSettings(BaseSettings):
         default=50,
         ge=1,
         le=1000,
-        description="Annotations of shown predictions over which both are taken.",
+        description="Annotations of shown predictions over which accept rate and edit IoU are "
+        "taken.",
     )
     train_debounce_s: float = Field(
         default=300.0,
@@ -64,7 +65,8 @@ class TrainingSettings(BaseSettings):
         default=3600.0,
         ge=0,
         allow_inf_nan=False,
-        description="The same after a round that failed, or had too little held out.",
+        description="Seconds after a failed round, or one that had too little held out, in which "
+        "none starts by itself.",
     )
     train_held_out_share: float = Field(
         default=0.2,
@@ -126,8 +128,7 @@ class TrainingSettings(BaseSettings):
     train_rollouts: int | None = Field(
         default=None,
         ge=2,
-        description="Answers sampled for each prompt; this and what follows: without a value the "
-        "preset's own.",
+        description="Answers sampled for each prompt.",
     )
     train_prompts_per_step: int | None = Field(
         default=None, ge=1, description="Prompts whose answers make one step."
@@ -162,7 +163,7 @@ class TrainingSettings(BaseSettings):
         "`grpo` each answer.",
     )
     train_rank: int | None = Field(
-        default=None, ge=1, le=1024, description="Rank of the adapter; its alpha is twice that."
+        default=None, ge=1, le=1024, description="Rank of the adapter; alpha is twice the rank."
     )
     train_temperature: float | None = Field(
         default=None,
@@ -187,10 +188,11 @@ class TrainingSettings(BaseSettings):
     )
     train_mask_truncated: bool | None = Field(
         default=None,
-        description="Whether sampled answers that this limit cut off teach nothing.",
+        description="Whether answers that were cut off at SEGZERO_TRAIN_MAX_NEW_TOKENS teach "
+        "nothing.",
     )
     train_max_grad_norm: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="Longest gradient."
+        default=None, gt=0, allow_inf_nan=False, description="Gradients are clipped to this norm."
     )
     train_vision: bool | None = Field(
         default=None, description="Whether the vision tower gets an adapter, too."
@@ -198,17 +200,15 @@ class TrainingSettings(BaseSettings):
     train_save_every: int | None = Field(
         default=None, ge=1, description="Steps between two checkpoints."
     )
-    train_seed: int | None = Field(
-        default=None, ge=0, description="Of the adapter's start and of every draw."
-    )
+    train_seed: int | None = Field(default=None, ge=0, description="Random seed of a round.")
     train_cold_start: int | None = Field(
         default=None,
         ge=0,
-        description="How often the corrected answers are shown before the rewards begin; 0 for "
-        "none.",
+        description="Cold start: how often the corrected answers are shown before the rewards "
+        "begin; 0 for none.",
     )
     train_cold_start_rate: float | None = Field(
-        default=None, gt=0, le=1, description="Learning rate of that."
+        default=None, gt=0, le=1, description="Learning rate of the cold start."
     )
     train_blend: float | None = Field(
         default=None,
@@ -222,37 +222,37 @@ class TrainingSettings(BaseSettings):
         "bundled domain, or the folder of a `requests.jsonl`.",
     )
     train_rehearsal_share: float | None = Field(
-        default=None, ge=0, lt=1, description="Share of that among the prompts of a round."
+        default=None, ge=0, lt=1, description="Share of rehearsed prompts in a round."
     )
     train_rehearsal_held_out: int | None = Field(
-        default=None, ge=0, description="Examples of it on which the gate asks for no fall."
+        default=None, ge=0, description="Rehearsed examples on which the gate asks for no fall."
     )
     train_weight_mask: float | None = Field(
         default=None,
         ge=0,
         allow_inf_nan=False,
-        description="Weight of the masks' IoU in the reward; must be the greatest.",
+        description="Reward weight of the masks' IoU; must be the greatest.",
     )
     train_weight_box: float | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="The same of the boxes' IoU."
+        default=None, ge=0, allow_inf_nan=False, description="Reward weight of the boxes' IoU."
     )
     train_weight_point: float | None = Field(
         default=None,
         ge=0,
         allow_inf_nan=False,
-        description="The same of points inside the true masks.",
+        description="Reward weight of points inside the true masks.",
     )
     train_weight_format: float | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="The same of the answer's form."
+        default=None, ge=0, allow_inf_nan=False, description="Reward weight of the answer's form."
     )
     train_weight_no_repetition: float | None = Field(
         default=None,
         ge=0,
         allow_inf_nan=False,
-        description="The same of not going round in circles.",
+        description="Reward weight of not going round in circles.",
     )
     train_weight_length: float | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="The same of the answer's length."
+        default=None, ge=0, allow_inf_nan=False, description="Reward weight of the answer's length."
     )
 
     @field_validator("train_schedule")

@@ -13,7 +13,15 @@ import pytest
 
 from backend.learning.round_words import one_line
 from tests.backend.corrected import PROJECT, FileServer, Run, runner
-from tests.backend.train_world import PATIENCE_S, Project, TrainWorker, project, trainers, use
+from tests.backend.train_world import (
+    PATIENCE_S,
+    SCENES,
+    Project,
+    TrainWorker,
+    project,
+    trainers,
+    use,
+)
 from tests.backend.up_world import is_alive
 from tests.backend.up_world import until as wait_until
 from training_hooks.loop_reader import ROUND_ENDED, ROUND_FAILED, LoopReader
@@ -153,7 +161,7 @@ def test_while_the_host_of_images_is_away_no_round_runs_and_its_corrections_stay
         until(lambda: here.queues.find(job_id).status == "failed", "the job's end")
         assert worker.process.poll() is None
     assert here.state is not None
-    assert "8 new corrections cannot be had at present from 127.0.0.1:" in here.state.text
+    assert f"{SCENES} new corrections cannot be had at present from 127.0.0.1:" in here.state.text
     assert LoopReader(here.client).trained_until(PROJECT) is None
     assert here.rounds == []
 
@@ -195,7 +203,7 @@ def test_a_cancel_ends_the_collecting_of_corrections_between_two_images(
     with TrainWorker(tmp_path / "log"):
         here.until("cancelled", 60)
     assert len(server.asked) < 5
-    assert "Collecting corrections, 2 of 8" in seen
+    assert f"Collecting corrections, 2 of {SCENES}" in seen
     assert LoopReader(here.client).trained_until(PROJECT) is None
 
 
