@@ -15,6 +15,16 @@ COLD_START: Final = "cold-start"
 
 _WRITTEN_LAST: Final = "trainer_state.json"
 
+_STATES: Final = (
+    "optimizer.pt",
+    "optimizer.bin",
+    "scheduler.pt",
+    "scaler.pt",
+    "rng_state*.pth",
+    "global_step*",  # DeepSpeed's, of optimiser and scheduler
+)
+"""What nobody needs but who goes on from a checkpoint: two thirds of it, or more."""
+
 
 def checkpoints(folder: Path) -> tuple[Path, ...]:
     """Those of a round that are whole, oldest first."""
@@ -27,6 +37,30 @@ def discard_broken(folder: Path) -> None:
         if not _is_whole(path):
             _log.warning("%s is not whole: removed", path.name)
             shutil.rmtree(path)
+
+
+def drop_states(folder: Path, *, but_newest: bool) -> None:
+    """Remove what is needed only to go on from checkpoints. One in pieces is left alone.
+
+    Args:
+        folder: The round's.
+        but_newest: Leave it to the newest that is whole: it is the one to go on from.
+    """
+    whole = checkpoints(folder)
+    for path in whole[:-1] if but_newest else whole:
+        for pattern in _STATES:
+            for found in path.glob(pattern):
+                _remove(found)
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:  # room alone is lost
+        _log.warning("%s cannot be removed: %s", path, error.strerror or error)
 
 
 def _all(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -11,6 +12,7 @@ from transformers import TrainerCallback
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from segzero_ml.rewards import RewardParts
+from training_hooks.checkpoints import drop_states
 from training_hooks.judge import Case, Judge
 from training_hooks.prompt_order import SPREAD, PromptOrder
 from training_hooks.steps import Step, mean_of, step_of, steps_of
@@ -110,6 +112,15 @@ class Watcher(TrainerCallback):
         self.was_stopped = _any_says_stop(not self._on_step(step_of(state, logs)))
         if self.was_stopped or self.has_drifted:
             control.should_training_stop = True
+
+
+class Frugal(TrainerCallback):
+    """Leaves the state of the optimiser to the newest checkpoint: only from it a round goes on."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by the trainer when a checkpoint is whole."""
+        if state.is_world_process_zero:
+            drop_states(Path(args.output_dir), but_newest=True)
 
 
 def _any_says_stop(stop: bool) -> bool:

@@ -8,7 +8,8 @@ python -m training_hooks.round --snapshot DIR --out DIR --preset tiny
 What it leaves in the folder of the round:
 
 ```
-checkpoint-*/, last/   adapters, as PEFT writes them
+checkpoint-*/, last/   adapters, as PEFT writes them; the newest with the state of the optimiser
+                       until the round is whole
 blended/               those that are compared, where only a share of them is kept
 cold-start/            the one before the first rewards, where there was a cold start
 progress.json          how far it is; replaced after every step
@@ -49,6 +50,7 @@ from segzero_ml.adapter_files import read_adapter
 from segzero_ml.durable import replace_file
 from segzero_ml.errors import ConfigError, ModelError, SegZeroError, WeightsError
 from segzero_ml.presets import get_preset
+from training_hooks.checkpoints import drop_states
 from training_hooks.contest import Contest
 from training_hooks.job_errors import JobCancelledError
 from training_hooks.progress import Watch
@@ -137,6 +139,7 @@ def run_round(
     report = report_of(snapshot, outcome, trained, options, costs, folder.name, champion, note)
     write_report(folder / REPORT, report)
     replace_file(folder / RESULT, json.dumps(result).encode())
+    drop_states(folder, but_newest=False)  # nobody goes on from here
     return result
 
 

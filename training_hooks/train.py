@@ -46,7 +46,7 @@ from segzero_ml.segmenter import Segmenter
 from segzero_ml.types import ImageSize, Rle
 from training_hooks.checkpoints import COLD_START, checkpoints, discard_broken
 from training_hooks.cold_start import AT_ONCE, shown, teach
-from training_hooks.grpo import Reward, Trainer, Watcher
+from training_hooks.grpo import Frugal, Reward, Trainer, Watcher
 from training_hooks.judge import Case, Judge
 from training_hooks.round_options import RoundOptions
 from training_hooks.steps import Step, steps_of
@@ -138,7 +138,7 @@ def train(
             target_modules=options.target_modules,
             task_type="CAUSAL_LM",
         ),
-        callbacks=[watch],
+        callbacks=[watch, Frugal()],
     )
     trainer.spent = reward.spent
     saved = checkpoints(folder)

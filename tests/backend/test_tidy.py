@@ -10,10 +10,11 @@ import pytest
 from backend.learning.tidy import tidy_rounds
 
 STAYS = {"report.html", "outcome.json", "log.txt", "runs/curve"}
+STATE = "checkpoint-4/optimizer.pt"
 GOES = {
     "result.json",
     "golden.json",
-    "checkpoint-4/optimizer.pt",
+    "checkpoint-4/trainer_state.json",
     "last/a",
     "cold-start/a",
     "blended/checkpoint-4/a",
@@ -22,9 +23,9 @@ GOES = {
 
 def round_of(rounds: Path, name: str, ended_at_s: int, *, has_ended: bool = True) -> Path:
     folder = rounds / name
-    for file in STAYS | GOES | {"rehearsal/1.png"}:
+    for file in STAYS | GOES | {"rehearsal/1.png", STATE}:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_text("x")
+        (folder / file).write_text("{}")
     if not has_ended:
         (folder / "outcome.json").unlink()
     for path in (folder / "outcome.json", folder):
@@ -53,6 +54,13 @@ def test_a_round_that_was_given_up_is_tidied_by_when_it_began(tmp_path: Path) ->
     tidy_rounds(tmp_path, 1)
     assert files(given_up) == STAYS - {"outcome.json"}
     assert files(newest) >= GOES
+
+
+def test_a_round_that_is_not_whole_keeps_the_state_to_go_on_from(tmp_path: Path) -> None:
+    cancelled = round_of(tmp_path, "a", 1)
+    (cancelled / "result.json").unlink()
+    tidy_rounds(tmp_path, 1)
+    assert STATE in files(cancelled)
 
 
 def test_what_cannot_be_removed_is_told_and_the_rest_goes(

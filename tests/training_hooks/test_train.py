@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from segzero_ml import masks
@@ -67,6 +68,7 @@ def test_a_round_that_was_cut_short_goes_on_from_its_last_whole_checkpoint(
 ) -> None:
     train(lessons, get_preset("tiny"), SHORT, tmp_path, lambda step: step.number < 1)
     (tmp_path / "checkpoint-2").mkdir()  # as a kill leaves one
+    assert steps_in_the_optimiser_of(tmp_path / "checkpoint-1") == 1
     heard: list[int] = []
 
     def hear(step: Step) -> bool:
@@ -77,6 +79,17 @@ def test_a_round_that_was_cut_short_goes_on_from_its_last_whole_checkpoint(
     assert heard == [2]
     assert [step.number for step in done.steps] == [1, 2]
     assert [path.name for path in done.checkpoints] == ["checkpoint-1", "checkpoint-2", "last"]
+    # It went on with the optimiser as it was; and the older checkpoint needs none any more.
+    assert steps_in_the_optimiser_of(tmp_path / "checkpoint-2") == 2
+    states = {path.name for path in (tmp_path / "checkpoint-2").iterdir()}
+    assert {"optimizer.pt", "scheduler.pt", "rng_state.pth"} < states
+    left = {path.name for path in (tmp_path / "checkpoint-1").iterdir()}
+    assert not {"optimizer.pt", "scheduler.pt", "rng_state.pth"} & left
+
+
+def steps_in_the_optimiser_of(checkpoint: Path) -> int:
+    state = torch.load(checkpoint / "optimizer.pt", weights_only=True)["state"]
+    return int(state[0]["step"])
 
 
 @pytest.mark.slow
