@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,17 @@ _MLFLOW: Final = "mlflow.db"
 _TAIL_BYTES: Final = 64 * 1024
 _STOP_S: Final = 10.0
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_NO_ROOM: Final = ("No space left on device", "File too large", "Disk quota exceeded")
+_NO_ROOM: Final = (
+    "No space left on device",
+    "File too large",
+    "Disk quota exceeded",
+    # What torch says of a file that is cut off while it is saved; it names no reason.
+    "basic_ios::clear: iostream error",
+    "PytorchStreamWriter failed",
+    "unexpected pos",
+)
+_TOO_LITTLE: Final = 64 << 20
+"""Bytes left on a disk with which no round gets far; the log itself may not fit on it any more."""
 
 
 class RoundFailedError(JobError):
@@ -48,11 +59,15 @@ class Ending:
         status: Its exit status, negative for a signal.
         log: What it wrote last.
         refusal: Why the round cannot be done, where the process said so itself.
+        folder: The round's.
+        free_bytes: What was left on its disk then; None where nobody knows.
     """
 
     status: int
     log: str
     refusal: SegZeroError | None = None
+    folder: Path = Path()
+    free_bytes: int | None = None
 
     def check(self, what: str) -> None:
         """Pass where it ended well.
@@ -74,13 +89,20 @@ class Ending:
             if self.status < 0
             else f"broke off: {self._last_line()}"
         )
-        if any(words in self.log for words in _NO_ROOM):
+        if self._has_no_room():
+            free = "" if self.free_bytes is None else f" ({self.free_bytes / 1e9:.1f} GB free)"
             raise JobError(
-                "There is no room left on the disk of the data folder; the version that serves is "
-                "untouched.",
-                f"Make room: old folders under rounds and snapshots may be deleted. {what} {how}.",
+                f"There is no room left on the disk of {self.folder}{free}; the version that "
+                "serves is untouched.",
+                "Make room there, or raise its quota: old folders under rounds and snapshots may "
+                f"be deleted. {what} {how}.",
             )
         raise JobError(f"{what} {how}.", f"{LOG} in the round's folder has the details.")
+
+    def _has_no_room(self) -> bool:
+        if self.free_bytes is not None and self.free_bytes < _TOO_LITTLE:
+            return True
+        return any(words in self.log for words in _NO_ROOM)
 
     def _last_line(self) -> str:
         lines = [line for line in self.log.splitlines() if line.strip()]
@@ -149,7 +171,9 @@ def run_process(
     finally:
         if process.poll() is None:
             processes.stop(process, _STOP_S)
-    return Ending(process.returncode, _tail(log, begin), _refusal(folder / ERROR))
+    return Ending(
+        process.returncode, _tail(log, begin), _refusal(folder / ERROR), folder, _free(folder)
+    )
 
 
 def threads(settings: Settings) -> int:
@@ -192,6 +216,13 @@ def _tail(log: Path, begin: int) -> str:
             return file.read().decode("utf-8", "replace")
     except OSError:
         return ""
+
+
+def _free(folder: Path) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
 
 
 def _refusal(path: Path) -> SegZeroError | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,37 @@ def test_a_refusal_that_cannot_be_read_is_a_failure_like_any_other(
 ) -> None:
     with pytest.raises(JobError):
         run(tmp_path, settings, f"open({ERROR!r}, 'w').write({said!r}); sys.exit(2)").check("It")
+
+
+CUT_OFF = """
+import resource, signal, torch
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+torch.save({"exp_avg": torch.zeros(1 << 16)}, "optimizer.pt")
+"""
+
+
+@pytest.mark.slow
+def test_a_file_that_torch_cannot_write_whole_is_told_as_missing_room_and_where(
+    tmp_path: Path, settings: Settings
+) -> None:
+    ending = run(tmp_path, settings, CUT_OFF)
+    assert "No space" not in ending.log
+    with pytest.raises(JobError, match="There is no room left on the disk of") as raised:
+        ending.check("The training process")
+    assert f"of {tmp_path} (" in raised.value.message
+    assert "Make room there" in raised.value.remedy
+    assert not isinstance(raised.value, RoundFailedError)  # the next try may find some
+
+
+def test_a_disk_that_is_full_is_told_though_not_even_the_log_had_room_to_say_so(
+    tmp_path: Path, settings: Settings
+) -> None:
+    ending = run(tmp_path, settings, "sys.exit(1)")
+    with pytest.raises(JobError, match="broke off: exit status 1"):
+        ending.check("The training")
+    with pytest.raises(JobError, match=r"no room left on the disk of .* \(0\.0 GB free\)"):
+        replace(ending, free_bytes=4096).check("The training")
 
 
 @pytest.mark.slow
