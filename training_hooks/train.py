@@ -20,7 +20,6 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +49,7 @@ from training_hooks.grpo import Frugal, Reward, Trainer, Watcher
 from training_hooks.judge import Case, Judge
 from training_hooks.round_options import RoundOptions
 from training_hooks.steps import Step, steps_of
+from training_hooks.trackers import curves, trackers
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def train(
             target_modules=options.target_modules,
             task_type="CAUSAL_LM",
         ),
-        callbacks=[watch, Frugal()],
+        callbacks=[watch, Frugal(), *trackers()],
     )
     trainer.spent = reward.spent
     saved = checkpoints(folder)
@@ -219,7 +219,7 @@ def _config(
         logging_steps=1,
         save_strategy="steps",
         save_steps=options.save_every,
-        report_to=[name for name in ("tensorboard", "mlflow") if find_spec(name) is not None],
+        report_to=curves(),  # to others by `trackers`
         run_name=folder.name,
         disable_tqdm=True,
     )
