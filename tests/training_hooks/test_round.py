@@ -106,6 +106,7 @@ def test_a_round_is_judged_on_what_it_did_not_learn_from_and_says_so(
     assert result["verdict"]["figures"]["rehearsed"]["champion"]["cases"] == 4  # of those rehearsed
     report = (folder / REPORT).read_text()
     assert snapshot.id in report
+    assert "Left out" in report
     assert "It was a full moon." in report
     assert json.loads((folder / PROGRESS).read_text())["phase"] == "comparing"
 
