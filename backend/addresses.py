@@ -60,8 +60,7 @@ class SystemResolver:
         """The texts of a host's addresses.
 
         Raises:
-            ImageHostError: The system's resolver did not answer in time.
-            OSError: There is no such host.
+            OSError: There is no such host; `EAI_AGAIN` where no name server answers in time.
             ValueError: That is no name.
         """
         look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
@@ -70,11 +69,7 @@ class SystemResolver:
             async with asyncio.timeout(self._timeout_s):
                 found = await looking
         except TimeoutError:
-            raise ImageHostError(
-                f"The address of {host} was not found within {self._timeout_s:g} s.",
-                "Check the name servers of this machine.",
-                host=host,
-            ) from None
+            raise socket.gaierror(socket.EAI_AGAIN, "No name server answers.") from None
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
