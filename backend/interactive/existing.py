@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from backend.interactive.gesture import Gesture
@@ -103,14 +104,16 @@ def _candidates(screen: Screen, memory: TaskMemory) -> Iterator[_Candidate]:
     rejected. What was refined from something that is not stored here is on another annotator's
     screen.
     """
+    now = datetime.now(UTC)
     for key, results in screen.objects.items():
         known = memory.objects.get(key)
-        is_decided = known is not None and screen.is_after(known.at)
+        is_decided = known is not None and screen.tells_of(known.showing, now)
         box = box_of(results[0]) if known is None or is_decided else known.box_px
         if box is not None:
             yield _Candidate(key, label_of(results), box, results, known, is_decided)
     for key, one in memory.objects.items():
-        if key not in screen.objects and not one.is_stored and not screen.is_after(one.at):
+        is_unsaved = key not in screen.objects and not one.is_stored
+        if is_unsaved and not screen.tells_of(one.showing, now):
             yield _Candidate(key, one.shown.label, one.box_px, (), one)
 
 

@@ -6,12 +6,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from backend.controls import Kind
 from backend.interactive.gesture import Click, TextBox
-from backend.interactive.on_screen import box_of
+from backend.interactive.on_screen import Showing, box_of
 from backend.regions import read_regions
 from backend.translate import Shown
 from backend.true_masks import mask_kind
@@ -51,7 +50,7 @@ class Remembered:
         is_painted: Whether somebody changed it by hand before it was refined.
         is_stored: Whether it, or something that it was refined from, was on the screen of the
             annotator who refined it, as Label Studio had stored it.
-        at: When it was shown.
+        showing: When it was shown.
     """
 
     shown: Shown
@@ -62,7 +61,7 @@ class Remembered:
     made_from: tuple[int, ...] = ()
     is_painted: bool = False
     is_stored: bool = False
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    showing: Showing = field(default_factory=Showing.now)
 
     @property
     def nbytes(self) -> int:

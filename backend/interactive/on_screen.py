@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from backend.interactive.gesture import TextBox, text_box
 from backend.regions import read_results
@@ -20,9 +20,37 @@ from segzero_ml.types import Box
 AUTOSAVE: Final = timedelta(seconds=6)
 """Label Studio saves a draft 5 s after a change; one that is saved later knows a later change."""
 
+_ALIKE: Final = timedelta(seconds=2)
+"""So far the clocks of two machines may be apart, and calls underway, and still count as alike."""
+
+_MOST_APART: Final = timedelta(days=1)
+"""A time that is further off tells nothing of two clocks: it is old, or could not be read."""
+
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 _Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """When something was shown, and what had been saved by then.
+
+    Args:
+        asked_at: When the call came that it answers, by this machine's clock.
+        at: When the answer was there, by the same.
+        saved_at: When the caller's own work had been saved last, by Label Studio's clock, as the
+            call told it; None where nothing had.
+    """
+
+    asked_at: datetime
+    at: datetime
+    saved_at: datetime | None = None
+
+    @classmethod
+    def now(cls) -> Self:
+        """Of what is asked and shown right now."""
+        at = datetime.now(UTC)
+        return cls(at, at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +67,30 @@ class Screen:
     saved_at: datetime | None = None
 
     def is_after(self, shown_at: datetime) -> bool:
-        """Whether it was saved after something was shown, so that it tells what became of it."""
+        """Whether it was saved after something was shown, by the clocks of both machines."""
         return self.saved_at is not None and self.saved_at > shown_at + AUTOSAVE
+
+    def tells_of(self, showing: Showing, now: datetime) -> bool:
+        """Whether it was saved after something was shown, so that it tells what became of it.
+
+        It must have been saved after the call came which that answers: Label Studio's clock alone
+        tells so. It may still have been saved before the answer was there. Where both clocks can
+        be alike, they tell. Where its time lies before that call or in the future, they are not:
+        then it tells once so much time has passed that what was accepted is saved.
+
+        Args:
+            showing: When it was shown.
+            now: When this was sent, by the clock of `Showing.at`.
+        """
+        if self.saved_at is None:
+            return False
+        apart = max(showing.asked_at - self.saved_at, self.saved_at - now)
+        if apart < _MOST_APART:
+            if showing.saved_at is not None and self.saved_at <= showing.saved_at:
+                return False
+            if apart > _ALIKE:
+                return now - showing.at > AUTOSAVE
+        return self.is_after(showing.at)
 
 
 def read_screen(raw_task: _Result) -> Screen:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from PIL import Image
@@ -14,7 +15,7 @@ from backend.interactive.cutting import Base, Cuts, cut
 from backend.interactive.existing import meant
 from backend.interactive.gesture import Gesture, read_gesture, text_box
 from backend.interactive.memory import Memory, Remembered, TaskKey, TaskMemory, remembered
-from backend.interactive.on_screen import by_object, was_typed_before
+from backend.interactive.on_screen import Showing, by_object, read_screen, was_typed_before
 from backend.labelling import Labelling
 from backend.model_thread import Predicts
 from backend.task_requests import LabelRequest, prompted_request
@@ -48,6 +49,7 @@ class Turn:
         pipeline: Answers.
         image: Fetches the task's image.
         ask: Asks the reasoner.
+        at: When it came.
     """
 
     project: int | None
@@ -57,6 +59,7 @@ class Turn:
     pipeline: Predicts
     image: Callable[[], Awaitable[Image.Image]]
     ask: Callable[[Image.Image, LabelRequest], Awaitable[Labelled]]
+    at: datetime = field(default_factory=lambda: datetime.now(UTC), kw_only=True)
 
     @property
     def key(self) -> TaskKey | None:
@@ -177,7 +180,8 @@ class Interactive:
 
     def _remember(self, turn: Turn, *found: Remembered) -> None:
         if turn.key is not None and found:
-            self._memory.remember(turn.key, *found)
+            showing = Showing(turn.at, datetime.now(UTC), read_screen(turn.task).saved_at)
+            self._memory.remember(turn.key, *(replace(one, showing=showing) for one in found))
 
     def _note_typed(self, turn: Turn, text: str | None = None) -> None:
         if turn.key is not None:
