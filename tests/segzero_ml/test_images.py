@@ -130,9 +130,9 @@ def _turned_by_pillow_alone() -> dict[str, bytes]:
 def test_an_orientation_that_browsers_do_not_know_is_ignored(where: str, tmp_path: Path) -> None:
     path = tmp_path / "picture"
     path.write_bytes(_turned_by_pillow_alone()[where])
-    with Image.open(path) as image:
-        image.load()
-        assert ImageOps.exif_transpose(image).size == (32, 48)
+    with Image.open(path) as opened:
+        opened.load()
+        assert ImageOps.exif_transpose(opened).size == (32, 48)
     image = load_image(path)
     assert image.size == (48, 32)
     np.testing.assert_allclose(_pixel(image, 8, 8), (255, 0, 0), atol=8)
