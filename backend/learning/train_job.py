@@ -70,6 +70,8 @@ def run(project: int, by_hand: bool = False) -> dict[str, Any]:
             if not decision.train:
                 return {"outcome": "no round", "why": decision.refusal}
             state = _begin(work, decision)
+        # After what a later try finds it by; again with each, as one may have died in between.
+        note_start(work.store, key, datetime.fromisoformat(state.started_at))
         state = _carry_through(RoundRun(work, state), work)
     return {
         "outcome": state.phase.value,
@@ -97,11 +99,9 @@ def _decide(work: Work, by_hand: bool) -> Decision:
 
 
 def _begin(work: Work, decision: Decision) -> RoundState:
-    started = datetime.now(UTC)
-    note_start(work.store, work.project, started)
     state = RoundState(
         job=_job_id(work),
-        started_at=started.isoformat(),
+        started_at=datetime.now(UTC).isoformat(),
         reasons=decision.reasons,
     )
     write_state(work.redis, work.name, state)

@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from backend.learning import train_job
 from backend.learning.facts import gather, policy_options
 from backend.learning.train_job import run
 from backend.learning.trigger import consider, look
+from segzero_ml.errors import StoreError, WeightsError
 from tests.backend.corrected import PROJECT, FileServer
 from tests.backend.train_world import Project, project, use
 from training_hooks.loop_reader import START_TRAINING, LoopReader
@@ -77,3 +79,42 @@ def test_a_round_that_could_not_be_judged_ends_before_it_trains_and_is_not_tried
     assert run(PROJECT.project)["outcome"] == "refused"
     assert not decision(here).train
     assert consider(here.client, here.settings, PROJECT.project) is None
+
+
+def test_a_champion_that_cannot_be_told_fails_the_round_says_why_and_waits(here: Project) -> None:
+    here.registry.folder.mkdir(parents=True)
+    (here.registry.folder / "champion").write_text("{")
+    press(here)
+    with pytest.raises(WeightsError, match="does not say which version serves"):
+        run(PROJECT.project)
+    state = here.state
+    assert state is not None
+    assert state.phase == "failed"
+    assert "segzero rollback --to" in state.text
+    assert len(facts(here).new_at) == FEW
+    # The press had its answer, and what starts by itself waits.
+    assert not decision(here).train
+    assert "failed" in str(decision(here).refusal)
+
+
+@pytest.mark.parametrize("step", ["write_state", "note_start"])
+def test_a_press_is_not_lost_where_redis_fails_or_the_job_dies_as_its_round_begins(
+    here: Project, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.setenv("SEGZERO_TRAIN_EVERY_CORRECTIONS", "0")
+    press(here)
+
+    def away(*_: object) -> None:
+        raise StoreError("Redis does not answer.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_job, step, away)
+        with pytest.raises(StoreError):
+            run(PROJECT.project)
+    assert decision(here).train
+    # The next try goes through with it, and then it is served.
+    assert run(PROJECT.project)["outcome"] == "refused"
+    state = here.state
+    assert state is not None
+    assert state.reasons[0].startswith("Start training was pressed")
+    assert not decision(here).train
