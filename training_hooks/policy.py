@@ -161,7 +161,7 @@ def decide(facts: LoopFacts, options: PolicyOptions, now: datetime) -> Decision:
     """
     if now.utcoffset() is None:
         raise InputError("The present must be a time with its zone.")
-    asked = tuple(_by_people(facts, options))
+    asked = tuple(_by_people(facts, options, now))
     reasons = asked + tuple(_by_itself(facts, options, now))
     refusal = _forbidden(facts, options)
     if refusal is None and not asked:
@@ -169,16 +169,23 @@ def decide(facts: LoopFacts, options: PolicyOptions, now: datetime) -> Decision:
     return Decision(refusal is None, reasons, refusal)
 
 
-def _by_people(facts: LoopFacts, options: PolicyOptions) -> Iterator[str]:
+def _by_people(facts: LoopFacts, options: PolicyOptions, now: datetime) -> Iterator[str]:
     if facts.by_hand:
         yield "It was started by hand."
-    if facts.pressed_at is not None and not _is_served(facts.pressed_at, facts, options):
-        yield f"Start training was pressed at {_shown(facts.pressed_at)}."
+    pressed = facts.pressed_at
+    if pressed is not None and not _is_served(pressed, facts, options, now):
+        yield f"Start training was pressed at {_shown(pressed)}."
 
 
-def _is_served(pressed: datetime, facts: LoopFacts, options: PolicyOptions) -> bool:
-    """Whether a round answers to it: one that began after it, or as its second click."""
-    if facts.started_at is None:
+def _is_served(pressed: datetime, facts: LoopFacts, options: PolicyOptions, now: datetime) -> bool:
+    """Whether a round answers to it: one that began after it, or as its second click.
+
+    What lies ahead tells of a clock that was set back. A click there may be older than any
+    round, and must not start one after the other; a start there says nothing of a click.
+    """
+    if pressed > now:
+        return facts.ended_at is not None
+    if facts.started_at is None or facts.started_at > now:
         return False
     second_click = facts.started_at + timedelta(seconds=options.debounce_s)
     if facts.ended_at is not None and facts.ended_at >= facts.started_at:
@@ -205,8 +212,10 @@ def _by_itself(facts: LoopFacts, options: PolicyOptions, now: datetime) -> Itera
 def _due(facts: LoopFacts, options: PolicyOptions, now: datetime) -> datetime | None:
     """When the schedule was due last, if there was enough to train on, and no round since."""
     due = last_due(options.schedule, now)
-    waiting_since = [facts.new_at[options.min_new - 1], facts.started_at]
-    return due if all(one is None or one <= due for one in waiting_since) else None
+    since = [facts.new_at[options.min_new - 1], facts.started_at]
+    # One that lies ahead tells of a clock that was set back: nobody knows when it was.
+    known = [one for one in since if one is not None and one <= now]
+    return due if all(one <= due for one in known) else None
 
 
 def _falls(facts: LoopFacts, options: PolicyOptions) -> Iterator[str]:

@@ -162,6 +162,29 @@ def test_a_clock_that_was_set_back_does_not_stop_rounds_for_ever() -> None:
     assert decide(ahead, OPTIONS, NOW).train
 
 
+def test_a_click_that_lies_ahead_does_not_start_one_round_after_the_other() -> None:
+    ahead = facts(pressed_at=ago(-24), started_at=ago(0, 100), ended_at=ago(0, 10))
+    assert not decide(ahead, OPTIONS, NOW).train
+    # Nor where the clock was set back while the round ran.
+    ahead = facts(pressed_at=ago(-23.5), started_at=ago(-23.4), ended_at=ago(0, 10))
+    assert not decide(ahead, OPTIONS, NOW).train
+    assert decide(replace(ahead, pressed_at=ago(0, 5)), OPTIONS, NOW).train
+    # Where no round ever ran, none can have answered to it.
+    assert decide(facts(pressed_at=ago(-24)), OPTIONS, NOW).train
+
+
+def test_a_start_that_lies_ahead_answers_to_no_click_and_keeps_no_schedule() -> None:
+    ahead = facts(started_at=ago(-24), ended_at=ago(-23), pressed_at=ago(0, 10))
+    assert starts(decide(ahead, OPTIONS, NOW), "Start training was pressed")
+    options = replace(OPTIONS, schedule="0 2 * * *", max_age_h=0)
+    night = facts(new=5, oldest_h=20, started_at=ago(-24), ended_at=ago(-23))
+    assert starts(decide(night, options, NOW), "0 2 * * *")
+    # What was learnt by a clock that went ahead waits no longer than the rest.
+    assert starts(decide(facts(new=5, oldest_h=-24), options, NOW), "0 2 * * *")
+    after = facts(new=5, oldest_h=-24, started_at=ago(0, 100), ended_at=ago(0, 50))
+    assert not decide(after, options, NOW).train
+
+
 def test_the_minimum_is_stated_when_it_refuses() -> None:
     decision = decide(facts(new=12, to_learn=12, by_hand=True), OPTIONS, NOW)
     assert not decision.train
