@@ -98,6 +98,8 @@ class LoopReader(CorrectionReader):
     def learnt_after(self, project: ProjectKey, mark: int | None, limit: int) -> tuple[Row, ...]:
         """Those that the store learnt after a mark, in this order.
 
+        One that is saved again meanwhile is there as it is now.
+
         Args:
             project: Which project.
             mark: The mark; None: all there are.
@@ -107,7 +109,9 @@ class LoopReader(CorrectionReader):
             StoreError: Redis does not answer.
         """
         found = self._numbered(f"{self._base(project)}:order", mark or 0, "+inf", limit)
-        return tuple(self._rows(project, [annotation for annotation, _ in found]))
+        rows = self._rows(project, [annotation for annotation, _ in found])
+        # What changed since the index was read has a greater number than its place there.
+        return tuple(sorted(rows, key=lambda row: row.number))
 
     def saved_last(self, project: ProjectKey, limit: int) -> tuple[Row, ...]:
         """Those saved last by Label Studio's clock, newest first.

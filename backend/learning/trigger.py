@@ -31,6 +31,7 @@ LOOK_EVERY_S: Final = 30.0
 _AGAIN_MS: Final = 2000
 """Milliseconds in which one of many ingest jobs looks at a project."""
 _STOP_S: Final = 2.0
+_NOT_LOOKED: Final = "Not looked whether project %d is to be trained: %s"
 
 
 def look(
@@ -91,7 +92,7 @@ def consider_soon(redis: Redis, settings: Settings, projects: Iterable[int]) -> 
             if is_first:
                 consider(redis, settings, project)
         except SegZeroError as error:
-            _log.warning("Not looked whether project %d is to be trained: %s", project, error)
+            _log.warning(_NOT_LOOKED, project, error)
 
 
 class Triggers:
@@ -113,6 +114,7 @@ class Triggers:
         self._settings = settings
         self._connect = connect
         self._every_s = every_s
+        self._told: frozenset[int] = frozenset()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="triggers", daemon=True)
 
@@ -127,7 +129,7 @@ class Triggers:
             self._thread.join(_STOP_S)
 
     def look_at_all(self) -> tuple[str, ...]:
-        """Look at every project now.
+        """Look at every project now; what fails with one is said once, and keeps none waiting.
 
         Returns:
             Ids of the new jobs.
@@ -136,13 +138,22 @@ class Triggers:
             SegZeroError: Redis is away.
         """
         settings = self._settings
+        jobs: list[str | None] = []
+        failed: set[int] = set()
         with self._connect(settings) as redis:
             ours = settings.label_studio_name
             projects = [
                 one.project for one in LoopReader(redis).projects() if one.label_studio == ours
             ]
-            asked = [consider(redis, settings, project) for project in projects]
-        return tuple(job for job in asked if job is not None)
+            for project in projects:
+                try:
+                    jobs.append(consider(redis, settings, project))
+                except SegZeroError as error:
+                    failed.add(project)
+                    level = logging.DEBUG if project in self._told else logging.WARNING
+                    _log.log(level, _NOT_LOOKED, project, error)
+        self._told = frozenset(failed)
+        return tuple(job for job in jobs if job is not None)
 
     def _work(self) -> None:
         told = False
@@ -153,5 +164,7 @@ class Triggers:
                 if not told:
                     _log.warning("Cannot look whether a project is to be trained: %s", error)
                 told = True
+            except Exception:  # noqa: BLE001 - logged; without this thread no round starts any more
+                _log.exception("A look whether a project is to be trained broke off")
             else:
                 told = False

@@ -102,6 +102,23 @@ def test_a_watermark_of_an_earlier_version_is_understood_until_the_next_round_en
     assert len(facts(here).new_at) == 3
 
 
+def test_what_is_saved_again_while_the_facts_are_read_is_the_newest_of_them(here: World) -> None:
+    save(here.store, 5)
+
+    class Meanwhile(LoopReader):
+        def _numbered(
+            self, key: str, after: int, until: int | str, limit: int
+        ) -> list[tuple[int, int]]:
+            found = super()._numbered(key, after, until, limit)
+            here.store.upsert(correction(1, 100, task=1, project=PROJECT))
+            return found
+
+    reader = Meanwhile(here.client)
+    assert [row.annotation for row in reader.learnt_after(PROJECT, None, 10)] == [2, 3, 4, 5, 1]
+    found = gather(reader, PROJECT, OPTIONS, running=False)
+    assert len(found.new_at) == 5
+
+
 def test_what_is_withdrawn_or_deleted_counts_no_more(here: World) -> None:
     save(here.store, 6)
     here.store.withdraw(PROJECT.annotation(1), revision(50), 1)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from backend.app import create_app
 from backend.jobs import ALLOWED
@@ -22,6 +23,7 @@ from backend.learning.round_state import Phase, RoundState, read_state, write_st
 from backend.learning.round_words import one_line
 from backend.learning.train_queue import enqueue, newest_job
 from backend.learning.trigger import Triggers, consider, consider_soon
+from backend.redis_access import open_redis
 from backend.settings import Settings, load_settings
 from segzero_ml.corrections import Verdict
 from segzero_ml.errors import ConfigError
@@ -31,6 +33,7 @@ from tests.training_hooks.store_samples import MORNING, correction
 from training_hooks.loop_reader import START_TRAINING, note_end
 from training_hooks.queues import QueueName, Queues
 from training_hooks.round_options import RoundOptions
+from training_hooks.store_reader import text
 
 NAME = "label-studio-7"
 
@@ -261,6 +264,47 @@ def test_a_look_at_all_projects_asks_for_each_that_is_due(here: World) -> None:
     triggers = Triggers(load_settings(train_every_corrections=25))
     assert len(triggers.look_at_all()) == 2
     assert triggers.look_at_all() == ()
+
+
+def test_a_project_that_cannot_be_looked_at_keeps_no_other_waiting_and_is_told_of_once(
+    here: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(here, 25)
+    for number in range(100, 125):
+        other = replace(PROJECT, project=8)
+        here.store.upsert(correction(number, number, task=number, project=other))
+    (sequence,) = here.client.keys("*:7:sequence")
+    watermarks = text(sequence).replace("sequence", "watermarks")
+    here.client.hset(watermarks, START_TRAINING, "never")
+    triggers = Triggers(load_settings(train_every_corrections=25))
+    assert len(triggers.look_at_all()) == 1
+    assert newest_job(queues(here), here.settings, 8) is not None
+    assert triggers.look_at_all() == ()
+    assert [one.args[0] for one in caplog.records if one.levelname == "WARNING"] == [7]  # type: ignore[index]
+
+
+def test_an_error_that_nobody_foresaw_is_told_with_its_traceback_and_the_next_look_comes(
+    here: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(here, 25)
+    opened = 0
+
+    def connect(settings: Settings) -> Redis:
+        nonlocal opened
+        opened += 1
+        if opened == 1:
+            raise RuntimeError("A full moon.")
+        return open_redis(settings)
+
+    triggers = Triggers(load_settings(train_every_corrections=25), connect=connect, every_s=0.05)
+    triggers.start()
+    deadline = time.monotonic() + 60
+    while newest_job(queues(here), here.settings, 7) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    triggers.stop()
+    assert "A full moon." in caplog.text
+    assert "Traceback" in caplog.text
 
 
 def test_of_many_ingest_jobs_in_a_row_one_looks(here: World) -> None:
