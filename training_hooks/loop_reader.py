@@ -11,6 +11,7 @@ trained          the same in earlier versions: when the newest of those correcti
 round_started    when the last round began
 round_ended      when the last round ended, whatever came of it
 round_failed     the same moment where it failed, was cancelled or refused
+gone             when Label Studio was first seen without the project; not there while it has it
 ```
 """
 
@@ -33,6 +34,7 @@ TRAINED: Final = "trained"
 ROUND_STARTED: Final = "round_started"
 ROUND_ENDED: Final = "round_ended"
 ROUND_FAILED: Final = "round_failed"
+GONE: Final = "gone"
 
 _AT_ONCE: Final = 1000
 
@@ -200,3 +202,22 @@ def note_end(
         store.set_unseen(project, unseen)  # first: killed in between, all is new
         store.set_watermark(project, LEARNT, moment_of(mark))
     store.set_watermark(project, ROUND_ENDED, at)
+
+
+def note_gone(store: CorrectionStore, project: ProjectKey, at: datetime) -> None:
+    """Remember that Label Studio has a project no more: no round is run for it.
+
+    Raises:
+        StoreError: Redis does not answer.
+    """
+    if store.watermark(project, GONE) is None:
+        store.set_watermark(project, GONE, at)
+
+
+def note_there(store: CorrectionStore, project: ProjectKey) -> None:
+    """Remember that Label Studio has a project, whatever was noted before.
+
+    Raises:
+        StoreError: Redis does not answer.
+    """
+    store.forget_watermark(project, GONE)

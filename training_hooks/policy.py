@@ -2,8 +2,8 @@
 
 Any one of these asks for a round: enough new corrections, the age of the oldest of them, the
 schedule, quality that falls, *Start training* in Label Studio, a person on the command line.
-Three things forbid it whatever asks: a round that runs, too few corrections, and, unless a
-person asked, the pause after a round. Every decision says why.
+Four things forbid it whatever asks: a project that is gone, a round that runs, too few
+corrections, and, unless a person asked, the pause after a round. Every decision says why.
 
 *New* is what the store learnt after the last round began to read the corrections. An accepted
 prediction teaches next to nothing, so it counts for quality alone.
@@ -19,6 +19,9 @@ from typing import Final
 
 from segzero_ml.errors import ConfigError, InputError
 from training_hooks.schedule import check_schedule, last_due, next_due
+
+GONE: Final = "This project is no longer in Label Studio, or is hidden from the token's user."
+"""Why there is no round for a project that is gone."""
 
 _HOUR: Final = timedelta(hours=1)
 
@@ -104,6 +107,7 @@ class LoopFacts:
         failed: Whether the last round failed or was refused, which is to be looked at before
             the next.
         running: Whether a round runs, or waits to.
+        gone: Whether the project is no longer in Label Studio.
         pressed_at: When *Start training* was pressed last, or None.
         by_hand: Whether a person asks right now.
 
@@ -120,6 +124,7 @@ class LoopFacts:
     ended_at: datetime | None = None
     failed: bool = False
     running: bool = False
+    gone: bool = False
     pressed_at: datetime | None = None
     by_hand: bool = False
 
@@ -238,6 +243,8 @@ def _falls(facts: LoopFacts, options: PolicyOptions) -> Iterator[str]:
 
 
 def _forbidden(facts: LoopFacts, options: PolicyOptions) -> str | None:
+    if facts.gone:
+        return GONE
     if facts.running:
         return "A round of this project is running or waiting already."
     if facts.to_learn < options.min_corrections:

@@ -146,6 +146,11 @@ class CorrectionStore(CorrectionReader):
                 pipe.sadd(key, *annotations)
             pipe.execute()
 
+    def forget_watermark(self, project: ProjectKey, name: str) -> None:
+        """Forget the time under a name, if there is one."""
+        with redis_errors("removing a watermark"):
+            self._redis.hdel(f"{self._base(project)}:watermarks", name)
+
     def _write(
         self,
         key: CorrectionKey,

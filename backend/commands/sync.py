@@ -118,9 +118,11 @@ class _Work:
 
     def projects(self) -> Sequence[int]:
         """All that matter."""
-        from backend.reconcile.projects import find_projects
+        from backend.reconcile.projects import find_projects, remember_gone
 
         found = find_projects(self._client, self._store, self._settings)
+        if not self._dry_run:
+            remember_gone(self._store, self._settings, found)
         for number in found.gone:
             typer.echo(
                 f"Project {number} is gone from Label Studio, or hidden from the token's user; "

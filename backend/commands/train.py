@@ -121,12 +121,14 @@ def _ask(redis: Redis, settings: Settings, project: int, *, may_run: bool) -> st
     if alive is not None and may_run:
         return alive
     if not decision.train:
-        raise JobError(f"No round was started: {decision.refusal}", _remedy(project, alive))
+        raise JobError(
+            f"No round was started: {decision.refusal}", _remedy(project, alive, decision)
+        )
     job_id = enqueue(queues, settings, project, by_hand=True)
     if job_id is None:
         raise JobError(
             "No round was started: another one was asked for at this moment.",
-            _remedy(project, "another"),
+            _remedy(project, "another", decision),
         )
     stderr().print(f"Asked for a round of project {project}: job {job_id}.", markup=False)
     if not queues.depth(QUEUE).workers:
@@ -134,7 +136,11 @@ def _ask(redis: Redis, settings: Settings, project: int, *, may_run: bool) -> st
     return job_id
 
 
-def _remedy(project: int, alive: str | None) -> str:
+def _remedy(project: int, alive: str | None, decision: Decision) -> str:
+    from training_hooks.policy import GONE
+
+    if decision.refusal == GONE:
+        return f"segzero sync --project {project} looks for it again."
     if alive is None:
         return f"Correct more tasks; segzero train --project {project} --dry-run counts them."
     return (
@@ -179,7 +185,7 @@ def _say_what_would_be(redis: Redis, settings: Settings, project: int, as_json: 
     else:
         _print(project, settings.preset, by_itself, found)
     if not by_hand.train:
-        raise JobError(f"No round would start: {by_hand.refusal}", _remedy(project, alive))
+        raise JobError(f"No round would start: {by_hand.refusal}", _remedy(project, alive, by_hand))
     if found.refusal:
         raise JobError(f"A round would end before anything is trained: {found.refusal}")
     check_somebody_trains(Queues(redis, ALLOWED))

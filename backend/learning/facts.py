@@ -10,6 +10,7 @@ from typing import Final
 from backend.settings import Settings
 from segzero_ml.corrections import Verdict
 from training_hooks.loop_reader import (
+    GONE,
     ROUND_ENDED,
     ROUND_FAILED,
     ROUND_STARTED,
@@ -76,6 +77,7 @@ def gather(
         ended_at=ended,
         failed=failed,
         running=running,
+        gone=reader.watermark(project, GONE) is not None,
         pressed_at=reader.watermark(project, START_TRAINING),
         by_hand=by_hand,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from backend.access import SECRET_HEADER
@@ -10,7 +11,10 @@ from backend.label_studio import TIMEOUT_S, LabelStudio
 from backend.label_studio_models import Webhook
 from backend.settings import Settings
 from segzero_ml.errors import ConfigError
+from training_hooks.loop_reader import note_gone, note_there
+from training_hooks.store import CorrectionStore
 from training_hooks.store_reader import CorrectionReader
+from training_hooks.store_values import ProjectKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +79,21 @@ def is_ours(webhook: Webhook, port: int) -> bool:
         return False
     has_header = SECRET_HEADER.lower() in {name.lower() for name in webhook.headers}
     return url.path.rstrip("/").endswith("/webhook") and (has_header or same_port)
+
+
+def remember_gone(store: CorrectionStore, settings: Settings, found: Projects) -> None:
+    """Note which projects are gone, so that nothing is trained for them, and which are there.
+
+    Args:
+        store: The store.
+        settings: The name of this Label Studio.
+        found: From `find_projects`.
+
+    Raises:
+        StoreError: Redis does not answer or has no room.
+    """
+    ours, now = settings.label_studio_name, datetime.now(UTC)
+    for project in found.gone:
+        note_gone(store, ProjectKey(ours, project), now)
+    for project in found.wanted:
+        note_there(store, ProjectKey(ours, project))

@@ -28,6 +28,7 @@ from backend.reconcile.walk import TaskWalk
 from backend.settings import Settings
 from segzero_ml.checks import read_time
 from segzero_ml.errors import InputError
+from training_hooks.loop_reader import note_there
 from training_hooks.store import CorrectionStore
 from training_hooks.store_values import ProjectKey
 
@@ -141,6 +142,8 @@ class Run:
         now = self.standing
         if not now.is_listed:
             project = self.patience.call(partial(_project, self.client, now.project))
+            if not self.dry_run:
+                note_there(self.store, self._key)
             labelling = parse_config(project.label_config)
             # To list is not to predict: some projects have Label Studio do so at every page.
             yield from self._list(labelling, not project.evaluate_predictions_automatically)

@@ -13,12 +13,12 @@ from redis import Redis
 from backend.jobs import ALLOWED
 from backend.label_studio import LabelStudio
 from backend.reconcile.job import enqueue
-from backend.reconcile.projects import find_projects, open_label_studio
+from backend.reconcile.projects import find_projects, open_label_studio, remember_gone
 from backend.redis_access import open_redis
 from backend.settings import Settings
 from segzero_ml.errors import SegZeroError
 from training_hooks.queues import Queues
-from training_hooks.store_reader import CorrectionReader
+from training_hooks.store import CorrectionStore
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Schedule:
         """Ask for the reconcile of every project that matters.
 
         These are the ones the store knows and those with a webhook of this backend, as far as
-        Label Studio has them.
+        Label Studio has them. Of those that it has no more it is noted that they are gone.
 
         Args:
             revision: Of several requests with the same one, only the first counts.
@@ -95,7 +95,9 @@ class Schedule:
         """
         settings = self._settings
         with self._connect(settings) as redis, self._open(settings, _TIMEOUT_S) as client:
-            projects = find_projects(client, CorrectionReader(redis), settings)
+            store = CorrectionStore(redis)
+            projects = find_projects(client, store, settings)
+            remember_gone(store, settings, projects)
             queues = Queues(redis, ALLOWED)
             for project in projects.wanted:
                 enqueue(queues, project, revision)
@@ -132,7 +134,7 @@ class Schedule:
         for project in sorted(gone - self._gone):
             _log.warning(
                 "Project %d is gone from Label Studio, or hidden from the token's user; its "
-                "corrections stay.",
+                "corrections stay, and nothing is trained for it.",
                 project,
             )
         self._gone = gone

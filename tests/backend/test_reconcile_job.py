@@ -19,6 +19,7 @@ from backend.access import SECRET_HEADER
 from backend.jobs import ALLOWED
 from backend.label_studio import LabelStudio
 from backend.label_studio_models import Webhook
+from backend.learning.trigger import look
 from backend.reconcile.job import enqueue, resume, work
 from backend.reconcile.projects import is_ours
 from backend.reconcile.run import Run
@@ -287,6 +288,27 @@ def test_projects_with_corrections_or_with_our_webhook_are_asked_for(
     assert [record.args for record in caplog.records if "is gone" in record.message] == [(900,)]
     organisation.webhooks.append(hook(ours, None))
     assert len(schedule.ask("c")) == 230
+
+
+def test_nothing_is_trained_for_a_project_that_is_gone_until_it_is_seen_again(
+    here: World, queues: Queues
+) -> None:
+    organisation = Organisation([3], [])
+    for project in (3, 900):
+        for number in range(1, 31):
+            key = ProjectKey("label-studio", project)
+            here.store.upsert(correction(number, number, task=number, project=key))
+    given = settings(here, train_every_corrections=30)
+    schedule = Schedule(given, open_client=organisation.open)
+    schedule.ask("a")
+    for by_hand in (False, True):
+        assert look(here.client, given, 3, by_hand=by_hand)[0].train
+        gone, _ = look(here.client, given, 900, by_hand=by_hand)
+        assert not gone.train
+        assert "no longer in Label Studio" in str(gone.refusal)
+    organisation.projects.append(900)
+    schedule.ask("b")
+    assert look(here.client, given, 900)[0].train
 
 
 def test_at_start_and_then_every_so_often(here: World, queues: Queues) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.backend.corrected import Run, World, runner, world
 from tests.backend.many_tasks import PROJECT, SETTINGS, ManyTasks, lists_tasks, served
 from tests.backend.studio import TOKEN, refusal
 from tests.training_hooks.store_samples import correction, everything
+from training_hooks.loop_reader import GONE, note_gone
 from training_hooks.store_values import ProjectKey
 
 KEY = ProjectKey(SETTINGS.label_studio_name, PROJECT)
@@ -88,12 +90,29 @@ def test_a_dry_run_changes_nothing_and_says_so(here: World, studio: ManyTasks, r
 
 
 def test_all_means_every_project_that_matters(here: World, studio: ManyTasks, run: Run) -> None:
-    here.store.upsert(correction(1, project=ProjectKey(SETTINGS.label_studio_name, 99)))
+    other = ProjectKey(SETTINGS.label_studio_name, 99)
+    here.store.upsert(correction(1, project=other))
     ran = run("sync", "--all")
     assert ran.code == 0
     assert "Project 99 is gone" in ran.err
     assert len(everything(here.store, KEY)) == len(studio.truth()[0])
-    assert len(everything(here.store, ProjectKey(SETTINGS.label_studio_name, 99))) == 1
+    assert len(everything(here.store, other)) == 1
+
+
+def test_which_projects_are_gone_is_remembered_until_they_are_seen_and_a_dry_run_changes_nothing(
+    here: World, studio: ManyTasks, run: Run
+) -> None:
+    other = ProjectKey(SETTINGS.label_studio_name, 99)
+    here.store.upsert(correction(1, project=other))
+    run("sync", "--all", "--dry-run")
+    assert here.store.watermark(other, GONE) is None
+    for arguments in (("--all",), ("--project", PROJECT)):
+        note_gone(here.store, KEY, datetime.now(UTC))
+        run("sync", *arguments, "--dry-run")
+        assert here.store.watermark(KEY, GONE) is not None
+        run("sync", *arguments)
+        assert here.store.watermark(KEY, GONE) is None
+    assert here.store.watermark(other, GONE) is not None
 
 
 def test_an_annotation_that_cannot_be_read_is_named_and_makes_another_exit_code(

@@ -30,7 +30,7 @@ from segzero_ml.errors import ConfigError
 from segzero_ml.rewards import RewardWeights
 from tests.backend.corrected import PROJECT, Run, World, runner, world
 from tests.training_hooks.store_samples import MORNING, correction
-from training_hooks.loop_reader import START_TRAINING, note_end
+from training_hooks.loop_reader import START_TRAINING, note_end, note_gone
 from training_hooks.queues import QueueName, Queues
 from training_hooks.round_options import RoundOptions
 from training_hooks.store_reader import text
@@ -176,6 +176,20 @@ def test_a_dry_run_with_too_few_ends_with_1(here: World, run: Run) -> None:
     ran = run("train", "--project", 7, "--dry-run")
     assert ran.code == 1
     assert "No round would start" in ran.err
+
+
+def test_a_project_that_is_gone_is_refused_with_what_looks_for_it_again(
+    here: World, run: Run
+) -> None:
+    fill(here, 20)
+    note_gone(here.store, PROJECT, MORNING)
+    for more in ((), ("--dry-run",)):
+        ran = run("train", "--project", 7, *more)
+        assert ran.code == 1
+        said = " ".join(ran.err.split())
+        assert "no longer in Label Studio" in said
+        assert "segzero sync --project 7 looks for it again" in said
+    assert queues(here).depth(QueueName.TRAIN).waiting == 0
 
 
 def test_settings_that_make_no_sense_are_refused_before_anything_starts(

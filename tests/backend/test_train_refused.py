@@ -14,7 +14,7 @@ from backend.learning.trigger import consider, look
 from segzero_ml.errors import StoreError, WeightsError
 from tests.backend.corrected import PROJECT, FileServer
 from tests.backend.train_world import Project, project, use
-from training_hooks.loop_reader import START_TRAINING, LoopReader
+from training_hooks.loop_reader import START_TRAINING, LoopReader, note_gone, note_there
 from training_hooks.policy import Decision, LoopFacts
 
 FEW = 10
@@ -118,3 +118,13 @@ def test_a_press_is_not_lost_where_redis_fails_or_the_job_dies_as_its_round_begi
     assert state is not None
     assert state.reasons[0].startswith("Start training was pressed")
     assert not decision(here).train
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_the_job_of_a_project_that_is_gone_runs_no_round(here: Project, by_hand: bool) -> None:
+    note_gone(here.store, PROJECT, datetime.now(UTC))
+    found = run(PROJECT.project, by_hand)
+    assert found["outcome"] == "no round"
+    assert "no longer in Label Studio" in found["why"]
+    note_there(here.store, PROJECT)
+    assert decision(here).train

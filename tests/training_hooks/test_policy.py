@@ -185,6 +185,13 @@ def test_a_start_that_lies_ahead_answers_to_no_click_and_keeps_no_schedule() -> 
     assert not decide(after, options, NOW).train
 
 
+def test_a_project_that_is_gone_gets_no_round_whoever_asks() -> None:
+    gone = facts(new=100, oldest_h=100, gone=True, by_hand=True, pressed_at=ago())
+    decision = decide(gone, OPTIONS, NOW)
+    assert not decision.train
+    assert "no longer in Label Studio" in str(decision.refusal)
+
+
 def test_the_minimum_is_stated_when_it_refuses() -> None:
     decision = decide(facts(new=12, to_learn=12, by_hand=True), OPTIONS, NOW)
     assert not decision.train
