@@ -13,6 +13,7 @@ from backend.commands.connect import connect
 from backend.commands.corrections import app as corrections
 from backend.commands.evaluate import evaluate
 from backend.commands.export import export
+from backend.commands.journey import JourneyGroup
 from backend.commands.models import models
 from backend.commands.preannotate import preannotate, refresh
 from backend.commands.predict import predict
@@ -55,6 +56,7 @@ def _show_version(wanted: bool) -> None:
 
 
 app = typer.Typer(
+    cls=JourneyGroup,
     help=_HELP,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -78,23 +80,23 @@ def _options(
 
 for _command, _name in (
     (predict, "predict"),
+    (presets, "presets"),
+    (template, "template"),
+    (up, "up"),
+    (connect, "connect"),
+    (serve, "serve"),
+    (worker, "worker"),
     (preannotate, "preannotate"),
     (refresh, "refresh"),
-    (up, "up"),
-    (worker, "worker"),
-    (serve, "serve"),
-    (connect, "connect"),
-    (template, "template"),
-    (evaluate, "eval"),
-    (presets, "presets"),
     (status, "status"),
+    (sync, "sync"),
     (retry, "retry"),
     (export, "export"),
-    (sync, "sync"),
     (train, "train"),
-    (snapshots, "snapshots"),
     (models, "models"),
     (rollback, "rollback"),
+    (snapshots, "snapshots"),
+    (evaluate, "eval"),
 ):
     app.command(_name)(_command)
 app.add_typer(corrections, name="corrections")

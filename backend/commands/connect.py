@@ -36,19 +36,26 @@ def connect(
         str | None,
         typer.Option(
             help="Address of the backend as Label Studio's machine sees it.  "
-            "[default: http://127.0.0.1:9090]"
+            "[default: 127.0.0.1 at SEGZERO_PORT]"
         ),
     ] = None,
     wait: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for a model that is still loading.")
     ] = 120.0,
-    dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
 ) -> None:
     """Join the running backend to a project, and say what was done.
 
-    Checks the token and the labelling config, registers the ML backend (with SEGZERO_USER and
-    SEGZERO_PASSWORD if set), makes its webhook (with SEGZERO_WEBHOOK_SECRET if set) and sets
-    the project's model version. Removes nothing; running it again changes nothing.
+    Once per project. Checks the token and the labelling config, registers the ML backend (with
+    SEGZERO_USER and SEGZERO_PASSWORD if set), makes its webhook (with SEGZERO_WEBHOOK_SECRET if
+    set) and sets the project's model version. Removes nothing; running it again changes
+    nothing.
+
+    Example: `segzero connect --project 7`
+
+    Example: `segzero connect --project 7 --backend-url http://10.0.0.5:9090`
     """
     from backend.connect import BackendAccess
     from backend.connect import connect as join

@@ -94,11 +94,11 @@ def show_correction(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one correction: the facts, the notes, and with --save a picture.
+    """Show one correction, with --save as a picture.
 
-    The picture has three panels: what was predicted, what is true, and where they differ. Its
-    image is fetched anew from where the task has it; if it cannot be had, the masks are drawn
-    on a plain ground, and the picture says why.
+    Shows the facts and the notes. The picture has three panels: what was predicted, what is
+    true, and where they differ. Its image is fetched anew from where the task has it; if it
+    cannot be had, the masks are drawn on a plain ground, and the picture says why.
     """
     from backend.settings import load_settings
 

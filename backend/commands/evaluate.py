@@ -65,6 +65,10 @@ def evaluate(
     gIoU is the mean of the samples' IoU, cIoU the IoU of all pixels together. A request that
     nothing matches counts 1 if nothing was found, else 0; N-acc is the share of those found
     empty (the convention of LISA).
+
+    Example: `segzero eval --limit 100`
+
+    Example: `segzero eval --dataset jsonl --root corrections`
     """
     samples = _samples(dataset, root, limit, seed)
     report = _measure(load_pipeline(preset), samples)

@@ -43,10 +43,11 @@ def models(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the model versions of each project, the newest first, and which one serves.
+    """List a project's model versions.
 
-    The base is the model without any training. The backend follows within seconds when another
-    version is to serve; one that it finds damaged it refuses, and the one before serves on.
+    The newest first, and which one serves; of all projects without --project. The base is the
+    model without any training. The backend follows within seconds when another version is to
+    serve; one that it finds damaged it refuses, and the one before serves on.
 
     Exit code 1: one of them is damaged.
     """

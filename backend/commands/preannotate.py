@@ -73,11 +73,12 @@ def preannotate(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Give every task of a project a prediction of its present model version.
+    """Predict every task of a project.
 
-    Tasks that have one are skipped. The work is done by workers of the queue predict, which ask
-    the running backend: annotators go first. Ctrl-C ends the watching, not the work; run it
-    again to go on watching, or after anything was killed: nothing is done twice.
+    Each gets a prediction of the project's present model version; tasks that have one are
+    skipped. The work is done by workers of the queue predict, which ask the running backend:
+    annotators go first. Ctrl-C ends the watching, not the work; run it again to go on watching,
+    or after anything was killed: nothing is done twice.
 
     Needs SEGZERO_LABEL_STUDIO_URL and SEGZERO_LABEL_STUDIO_TOKEN, Redis, and the backend.
 
@@ -100,10 +101,12 @@ def refresh(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Give tasks whose predictions an older model made a prediction of the present version.
+    """Renew predictions of older models.
 
-    Annotations and the older predictions stay as they are; tasks without any prediction are left
-    alone. Otherwise as `segzero preannotate`. SEGZERO_REFRESH_AFTER_PROMOTION does it by itself.
+    Tasks whose predictions an older model version made get one of the present version.
+    Annotations and the older predictions stay as they are; tasks without any prediction are
+    left alone. Otherwise as `segzero preannotate`. SEGZERO_REFRESH_AFTER_PROMOTION does it by
+    itself.
 
     Example: `segzero refresh --project 7 --dry-run`
     """

@@ -22,20 +22,25 @@ def retry(
     job: Annotated[
         str | None,
         typer.Argument(
-            metavar="[JOB]", help="Id of the job, as segzero status shows it.", show_default=False
+            metavar="JOB", help="Id of the job, as segzero status shows it.", show_default=False
         ),
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All that failed, except what is refused.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option(help="Only say what would be tried again.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be tried again.")
+    ] = False,
 ) -> None:
     """Bring failed jobs back to their queue, with all their tries.
 
-    Refused jobs, whose function is not one of this project's, stay where they are.
+    Give a job or --all. Refused jobs, whose function is not one of this project's, stay where
+    they are.
+
+    Example: `segzero retry --all --dry-run`
     """
     if (job is not None) == everything:
-        raise typer.BadParameter("Give the id of a job, or --all.")
+        raise typer.BadParameter("Give a job or --all.")
     from backend.jobs import ALLOWED
     from backend.redis_access import open_redis
     from backend.settings import load_settings
@@ -63,7 +68,7 @@ def _say_what_would_be(console: Console, letters: Sequence[DeadLetter], job: str
     asked = [letter for letter in letters if job in (None, letter.job_id)]
     if job is not None and not asked:
         raise JobError(
-            f"There is no dead letter {job[:80]!r}.", "segzero status lists those there are."
+            f"There is no failed job {job[:80]!r}.", "segzero status lists those there are."
         )
     chosen = [letter for letter in asked if letter.can_retry]
     for letter in chosen[:_SHOWN]:

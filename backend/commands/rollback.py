@@ -27,12 +27,16 @@ def rollback(
             show_default=False,
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Only say what would serve.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would serve.")] = False,
 ) -> None:
-    """Go back to the version that served before, or to a version by name.
+    """Serve an earlier version again.
 
-    The version is checked first; a running backend follows within seconds, and no call fails.
-    Every version is kept: go forward again with --to.
+    The one that served before, or a version by name. It is checked first; a running backend
+    follows within seconds, and no call fails. Every version is kept: go forward again with --to.
+
+    Predictions that exist stay as they are: `segzero refresh` renews them.
+
+    Example: `segzero rollback --project 7 --dry-run`
     """
     from rich.text import Text
 
@@ -57,6 +61,6 @@ def rollback(
         return
     console.print(Text(f"Project {project} is answered by {name} now."))
     console.print(
-        "A running backend follows within seconds. Predictions that exist stay as they are: in "
-        "the Data Manager, Actions, Retrieve predictions makes new ones."
+        "A running backend follows within seconds. Predictions that exist stay as they are: "
+        f"segzero refresh --project {project} renews them."
     )

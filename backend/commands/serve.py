@@ -34,7 +34,8 @@ def serve(
     pictures that lie in Label Studio, set SEGZERO_LABEL_STUDIO_URL and
     SEGZERO_LABEL_STUDIO_TOKEN. Then join a project with `segzero connect`.
 
-    It answers /health at once and predicts when /ready says so.
+    It answers /health at once and predicts when /ready says so. No workers: corrections wait
+    until `segzero worker ingest` runs; usually you want `segzero up`.
     """
     from backend.serve import serve as run
     from backend.settings import check_exposure, load_settings

@@ -50,10 +50,11 @@ def snapshots(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the snapshots of corrections that models were trained on, the newest first.
+    """List the data sets of past rounds.
 
-    Train and Held out count requests with their true answers; New, Older and Accepted those to
-    train on. A snapshot never changes; its folder may be deleted when nobody needs it any more.
+    The snapshots of corrections that models were trained on, the newest first. Train and Held
+    out count requests with their true answers; New, Older and Accepted those to train on. A
+    snapshot never changes; its folder may be deleted when nobody needs it any more.
 
     Exit code 1: one of them is damaged.
     """

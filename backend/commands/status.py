@@ -26,13 +26,16 @@ def status(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show queues, dead letters, corrections in numbers, and what waits on disk.
+    """Show queues, failures and corrections.
 
-    Works while Redis is away, too: then what waits on disk is all there is to show. With
-    --json and --follow: one JSON object a line.
+    Queues, failed jobs and why they failed, corrections in numbers, rounds of training, and
+    what waits on disk. Works while Redis is away, too: then what waits on disk is all there is
+    to show. With --json and --follow: one JSON object a line.
 
     Exit code 0: corrections get to where they belong. 1: Redis is away, or too much waits on
     disk; the reason and what to do about it are part of what is shown.
+
+    Example: `segzero status --project 7 --follow`
     """
     from backend.report import collect
     from backend.settings import load_settings

@@ -45,11 +45,12 @@ def sync(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the stored corrections equal to Label Studio's annotations.
+    """Make corrections match Label Studio.
 
-    Adds what is missing, updates what is stale, and removes what was deleted, however it
-    happened: webhooks that got lost, imports, tasks deleted in bulk. The backend does the same
-    by itself at its start and every SEGZERO_RECONCILE_EVERY_S seconds. Safe to run at any time.
+    Give --project or --all. Adds what is missing, updates what is stale, and removes what was
+    deleted, however it happened: webhooks that got lost, imports, tasks deleted in bulk. The
+    backend does the same by itself at its start and every SEGZERO_RECONCILE_EVERY_S seconds.
+    Safe to run at any time.
 
     Needs SEGZERO_LABEL_STUDIO_URL and SEGZERO_LABEL_STUDIO_TOKEN, and Redis.
 
@@ -57,12 +58,14 @@ def sync(
     read, or the list was not complete; older corrections of them are kept.
 
     Example: `segzero sync --project 7 --dry-run`
+
+    Example: `segzero sync --all`
     """
     from backend.settings import load_settings
     from segzero_ml.errors import SegZeroError
 
     if (project is None) is not every:
-        raise typer.BadParameter("Give one of --project NUMBER and --all.")
+        raise typer.BadParameter("Give --project or --all.")
     done: list[Reconciled] = []
     errors: dict[int, SegZeroError] = {}
     with _Work(load_settings(), dry_run) as work:

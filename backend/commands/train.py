@@ -26,7 +26,12 @@ def train(
         ),
     ],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would happen, and why.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only say what would happen, and why; exit code 1 if no round could start by "
+            "hand.",
+        ),
     ] = False,
     follow: Annotated[
         bool,
@@ -37,26 +42,34 @@ def train(
         ),
     ] = False,
     cancel: Annotated[
-        bool, typer.Option("--cancel", help="End the round that runs at its next step.")
+        bool,
+        typer.Option(
+            "--cancel",
+            help="End the round that runs at its next step; goes with neither --dry-run nor "
+            "--follow.",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a project's model on its corrections, now.
 
-    Rounds start by themselves, too: see SEGZERO_TRAIN_* for when. A round takes a snapshot of
-    the corrections, trains an adapter with rewards, and compares it with the version that
-    serves on images that no round learns from. Only a better one is promoted; the backend
-    follows within seconds. It runs in the worker of the queue train, which segzero up starts:
-    Ctrl-C here ends the showing alone, and a worker that is killed goes on from the last
-    checkpoint.
+    Needs 20 corrections, or as many as SEGZERO_TRAIN_MIN_CORRECTIONS says; accepted predictions
+    do not count. Rounds start by themselves, too: see SEGZERO_TRAIN_* for when. A round takes a
+    snapshot of the corrections, trains an adapter with rewards, and compares it with the
+    version that serves on images that no round learns from. Only a better one is promoted; the
+    backend follows within seconds. It runs in the worker of the queue train, which segzero up
+    starts: Ctrl-C here ends the showing alone, and a worker that is killed goes on from the
+    last checkpoint.
 
     Exit code 0: done as asked; with --follow the round is whole, promoted or not. 1: refused,
     failed or cancelled; the message says why.
 
-    Examples: `segzero train --project 7 --dry-run`, `segzero train --project 7 --follow`
+    Example: `segzero train --project 7 --dry-run`
+
+    Example: `segzero train --project 7 --follow`
     """
     if cancel and (dry_run or follow):
-        raise typer.BadParameter("--cancel goes alone.")
+        raise typer.BadParameter("--cancel goes with neither --dry-run nor --follow.")
     from backend.redis_access import open_redis
     from backend.settings import load_settings
 

@@ -51,15 +51,18 @@ def up(
         ),
     ] = None,
 ) -> None:
-    """Run the backend, its workers and an embedded Redis until Ctrl-C.
+    """Run the backend, its workers and a Redis until Ctrl-C.
 
-    What ends by itself is started again. Ctrl-C lets running work finish, the backend first
-    and Redis last; a second Ctrl-C hurries. On a terminal it writes text, otherwise one JSON
-    object a line.
+    All that one machine needs; the Redis is embedded, unless you give one of your own. What
+    ends by itself is started again. Ctrl-C lets running work finish, the backend first and
+    Redis last; a second Ctrl-C hurries. On a terminal it writes text, otherwise one JSON object
+    a line.
 
     Everything can also be set as SEGZERO_HOST, SEGZERO_PORT, SEGZERO_DATA_DIR and so on, as
     for `segzero serve`. Then join a project with `segzero connect`, and see how it does with
     `segzero status`.
+
+    Example: `segzero up --preset visionreasoner-7b --data-dir /srv/segzero`
     """
     from backend.settings import check_exposure, load_settings
     from backend.supervisor.plan import locked

@@ -25,9 +25,12 @@ def worker(
     queue: Annotated[
         str,
         typer.Argument(
+            metavar="ingest|predict|train",
             help="ingest: turns events from Label Studio into corrections. predict: "
             "gives tasks of segzero preannotate their predictions. train: runs rounds of "
-            "training, one at a time."
+            "training, one at a time; train needs the extra `train` and the backend's data "
+            "folder.",
+            show_default=False,
         ),
     ],
     burst: Annotated[

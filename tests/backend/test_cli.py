@@ -17,29 +17,17 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 
-from backend.cli import main
+from backend.cli import app, main
+from backend.commands.journey import JOURNEY
 from backend.labelling import parse_config
+from backend.settings import Settings
 from segzero_ml import masks
 from segzero_ml.datasets.scenes import scene_samples
 from segzero_ml.presets import PRESETS
 
-COMMANDS = (
-    "predict",
-    "up",
-    "worker",
-    "serve",
-    "connect",
-    "template",
-    "eval",
-    "presets",
-    "status",
-    "retry",
-    "corrections",
-    "export",
-    "models",
-    "rollback",
-)
+COMMANDS = tuple(name for names in JOURNEY.values() for name in names)
 
 
 class Ran(NamedTuple):
@@ -70,10 +58,27 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
-def test_help_lists_every_command(run: Run) -> None:
+def test_help_lists_every_command_once_and_in_the_order_of_the_journey(run: Run) -> None:
     ran = run("--help")
     assert ran.code == 0
-    assert all(command in ran.out for command in COMMANDS)
+    listed = re.findall(r"^  (\w+)  +\w", ran.out.partition("Try it:")[2], re.MULTILINE)
+    assert listed == list(COMMANDS)
+    assert set(listed) == set(getattr(get_command(app), "commands", {}))
+
+
+@pytest.mark.parametrize("command", [(), ("corrections",)])
+def test_no_summary_of_a_command_is_cut_off_in_a_terminal_of_80_columns(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = run(*command, "--help").out
+    assert "..." not in said.partition("COMMAND [ARGS]...")[2]
+    assert max(len(line) for line in said.splitlines()) <= 80
+
+
+def test_the_help_of_train_tells_how_many_corrections_a_round_needs(run: Run) -> None:
+    fewest = Settings.model_fields["train_min_corrections"].default
+    assert f"Needs {fewest} corrections" in run("train", "--help").out
 
 
 @pytest.mark.parametrize("command", COMMANDS)

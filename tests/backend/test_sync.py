@@ -162,7 +162,7 @@ def test_with_all_one_project_that_fails_does_not_stop_the_others(
 def test_it_wants_one_project_or_all(here: World, run: Run, given: tuple[object, ...]) -> None:
     ran = run("sync", *given)
     assert ran.code == 2
-    assert "--project NUMBER and --all" in " ".join(ran.err.split())
+    assert "Give --project or --all." in " ".join(ran.err.split())
 
 
 def test_without_a_label_studio_it_says_what_to_set(here: World, run: Run) -> None:
