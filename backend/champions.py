@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from backend.model_thread import Predicts
@@ -31,6 +31,10 @@ _log = logging.getLogger(__name__)
 LOOK_S: Final = 2.0
 """Seconds between two looks at which versions are to serve."""
 
+_FIRST_PAUSE_S: Final = 30.0
+_LONGEST_PAUSE_S: Final = 600.0
+"""Pauses before a version that failed for want of memory, say, is tried again."""
+
 
 @dataclass(slots=True)
 class _Served:
@@ -39,6 +43,21 @@ class _Served:
     version_id: str
     pipeline: Pipeline
     calls: int = 0
+
+
+@dataclass(slots=True)
+class _Again:
+    """A project whose versions are to be tried again.
+
+    Args:
+        at: When, on the clock.
+        pause_s: How long that is after the last time.
+        told: Versions with the reasons for which they were refused.
+    """
+
+    at: float
+    pause_s: float
+    told: set[tuple[str, str]] = field(default_factory=set)
 
 
 class Champions:
@@ -69,6 +88,7 @@ class Champions:
         self._base: Predicts | None = None
         self._adapted: AdaptedPipelines | None = None
         self._seen: dict[int, object] = {}
+        self._again: dict[int, _Again] = {}
         self._serving: dict[int, _Served] = {}
         self._retired: list[_Served] = []
         self._next_look = -math.inf
@@ -147,6 +167,7 @@ class Champions:
         found = self._registries()
         for project in self._seen.keys() - found.keys():  # its folder was removed
             del self._seen[project]
+            self._again.pop(project, None)
             self._serve(project, None)
         for project, registry in found.items():
             try:
@@ -155,29 +176,56 @@ class Champions:
                 if self._is_news(project, str(error)):
                     self._note("refused", project, "-", str(error))
                 continue
-            if self._is_news(project, (lineage, lineage.since)):
-                self._follow(project, registry, lineage)
+            if self._is_news(project, (lineage, lineage.since)) or self._is_time(project):
+                self._try(project, registry, lineage)
 
     def _is_news(self, project: int, state: object) -> bool:
         is_news = self._seen.get(project) != state
         self._seen[project] = state
+        if is_news:
+            self._again.pop(project, None)
         return is_news
 
-    def _follow(self, project: int, registry: Registry, lineage: Lineage) -> None:
-        """Serve the champion, or, if that is refused, the last one before it that is sound."""
+    def _is_time(self, project: int) -> bool:
+        again = self._again.get(project)
+        return again is not None and self._clock() >= again.at
+
+    def _try(self, project: int, registry: Registry, lineage: Lineage) -> None:
+        """Serve what is to serve; what fails in a way that may pass is tried again later."""
+        again = self._again.get(project) or _Again(0.0, _FIRST_PAUSE_S / 2)
+        again.pause_s = min(2 * again.pause_s, _LONGEST_PAUSE_S)
+        again.at = self._clock() + again.pause_s
+        # Noted before: so an error that nobody thought of is followed by another try as well.
+        self._again[project] = again
+        if self._follow(project, registry, lineage, again.told):
+            del self._again[project]
+
+    def _follow(
+        self, project: int, registry: Registry, lineage: Lineage, told: set[tuple[str, str]]
+    ) -> bool:
+        """Serve the champion, or, if that is refused, the last one before it that is sound.
+
+        Returns:
+            Whether that is final: nothing was refused but what is damaged.
+        """
         serving = self._serving.get(project)
+        is_final = True
         for version_id in lineage.candidates:
             if serving is not None and serving.version_id == version_id:
-                return
+                return is_final
             try:
                 version = registry.version(version_id)
                 pipeline = self._pipelines().put_on(version)
             except SegZeroError as error:
-                self._note("refused", project, version_id, str(error))
+                is_final = is_final and isinstance(error, WeightsError)
+                if (version_id, str(error)) not in told:
+                    self._note("refused", project, version_id, str(error))
+                told.add((version_id, str(error)))
                 continue
             self._serve(project, _Served(version_id, pipeline))
-            return
+            return is_final
         self._serve(project, None)
+        return is_final
 
     def _serve(self, project: int, served: _Served | None) -> None:
         """Let the next calls have another version; those that run keep theirs."""

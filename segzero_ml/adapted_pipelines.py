@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segzero_ml.errors import SegZeroError, WeightsError
+from segzero_ml.errors import WeightsError
 from segzero_ml.pipeline import Pipeline
 from segzero_ml.reasoner.adapters import AdaptedReasoner, Adapters
 from segzero_ml.reasoner.golden import check_golden
@@ -64,7 +64,7 @@ class AdaptedPipelines:
         adapted = self._adapters.put_on(version.folder)
         try:
             check_golden(adapted, version.info.golden)
-        except SegZeroError:
+        except BaseException:
             self._adapters.take_off(adapted)
             raise
         return self._pipeline(adapted, version.id)

@@ -21,10 +21,15 @@ from backend.settings import load_settings
 from segzero_ml.errors import ModelError
 from segzero_ml.pipeline import Pipeline
 from segzero_ml.presets import get_preset
-from segzero_ml.reasoner.local import LocalReasoner
 from segzero_ml.tiny.scenes import Scene
 from tests.backend.serving import CONFIG, Running, Serve, naming, predict_body, task
-from tests.backend.versions import Trained, promote_damaged, registry_in, truncate
+from tests.backend.versions import (
+    Trained,
+    adapters_in_memory,
+    promote_damaged,
+    registry_in,
+    truncate,
+)
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +124,6 @@ def test_versions_change_under_load_without_an_error_and_each_response_has_one(
         order.append(reply["model_version"])
     assert set(order) == set(expected)
     assert len(adapters_in_memory(own_pipeline)) == 1
-
-
-def adapters_in_memory(pipeline: Pipeline) -> set[str]:
-    reasoner = pipeline.reasoner
-    assert isinstance(reasoner, LocalReasoner)
-    return {key for module in reasoner.model.modules() for key in getattr(module, "lora_A", ())}
 
 
 def test_a_damaged_version_is_refused_and_the_old_one_serves_also_after_a_restart(

@@ -7,6 +7,7 @@ from pathlib import Path
 from backend.model_folders import registry_of
 from backend.settings import load_settings
 from segzero_ml.adapter_files import TENSORS_FILE
+from segzero_ml.pipeline import Pipeline
 from segzero_ml.presets import get_preset
 from segzero_ml.reasoner.adapters import Adapters
 from segzero_ml.reasoner.golden import record_golden
@@ -57,3 +58,9 @@ def truncate(version: Version) -> None:
 def promote_damaged(registry: Registry, version_id: str) -> None:
     """Promote a version whose file breaks the moment after it was checked."""
     registry.promote(version_id, lambda: truncate(registry.version(version_id)))
+
+
+def adapters_in_memory(pipeline: Pipeline) -> set[str]:
+    reasoner = pipeline.reasoner
+    assert isinstance(reasoner, LocalReasoner)
+    return {key for module in reasoner.model.modules() for key in getattr(module, "lora_A", ())}
