@@ -60,7 +60,8 @@ class ServingSettings(BaseSettings):
     allowed_hosts: HostList = Field(
         default=(),
         description="Hosts on a private network that images may be fetched from, as host or "
-        "host:port, separated by commas. The address of Label Studio is always allowed.",
+        "host:port, separated by commas. The address of Label Studio is always allowed. Without "
+        "a login they are also names under which this backend may be called.",
     )
     max_image_bytes: int = Field(
         default=50 * _MIB, ge=1, description="Largest image file that is fetched, in bytes."

@@ -23,6 +23,13 @@ _REASONS: Final = (
     ("authentication parameters", *_LOGIN),  # refused at the health check
     ("Reason: 401", *_LOGIN),  # refused at the set-up call
     (
+        "Reason: 421",
+        "The backend at {url} asks for no login, and must not be called by this name then.",
+        "Give --backend-url with 127.0.0.1, or name that host (as host:port) in "
+        "SEGZERO_ALLOWED_HOSTS where the backend runs, or set SEGZERO_USER and "
+        "SEGZERO_PASSWORD here and there.",
+    ),
+    (
         "Can't resolve hostname",
         "Label Studio's machine knows no host of the name in {url}.",
         "Give --backend-url as that machine sees the backend.",

@@ -179,7 +179,7 @@ def test_slow_clients_do_not_keep_others_waiting(running: Running) -> None:
         for _ in range(100):
             connection = socket.create_connection((address.host, address.port or 80), timeout=60)
             connection.sendall(
-                b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                 b"Content-Length: 100\r\n\r\n{"
             )
             slow.append(connection)

@@ -166,7 +166,7 @@ def test_setup_tells_the_version_that_is_being_loaded_as_soon_as_it_is_known(
         load_pipeline=load,
         expect_version=lambda: version_ahead(get_preset("tiny")),
     )
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         until = time.monotonic() + 60
         while "loading" in (version := client.post("/setup", json={}).json()["model_version"]):
             assert time.monotonic() < until

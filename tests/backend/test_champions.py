@@ -169,7 +169,7 @@ def test_setup_tells_the_champion_while_the_model_still_loads(
         settings, load_pipeline=load, expect_version=lambda: version_ahead(get_preset("tiny"))
     )
     expected = f"{own_pipeline.model_version}+{champion}"
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
 
         def version(project: object) -> str:
             body = {"schema": "", "project": project}

@@ -218,6 +218,17 @@ def test_a_wrong_login_names_the_settings(studio: FakeStudio, words: str) -> Non
     assert "SEGZERO_PASSWORD" in caught.value.remedy
 
 
+def test_a_name_that_the_backend_is_not_called_by_names_the_setting(studio: FakeStudio) -> None:
+    studio.login, studio.login_refusal = (
+        ("ls", "another"),
+        f"Successfully connected to {BACKEND} but it doesn't look like a valid ML backend. "
+        f"Reason: 421 Client Error: Misdirected Request for url: {BACKEND}/setup.",
+    )
+    with pytest.raises(LabelStudioError, match="must not be called by this name") as caught:
+        connect(studio.client(), 7, OPEN)
+    assert "SEGZERO_ALLOWED_HOSTS" in caught.value.remedy
+
+
 @pytest.mark.parametrize("call", ["PATCH /api/ml/.*", "PATCH /api/projects/.*", "POST /api/ml/"])
 def test_a_failure_half_way_removes_what_was_made(studio: FakeStudio, call: str) -> None:
     studio.project["model_version"] = "imported"

@@ -107,7 +107,7 @@ def client(pipeline: Pipeline, scene: Scene, tmp_path_factory: Any) -> Iterator[
     )
     files = httpx.MockTransport(lambda _: httpx.Response(200, content=scene.jpeg))
     app = create_app(settings, load_pipeline=lambda: pipeline, transport=files)
-    with TestClient(app) as opened:
+    with TestClient(app, base_url="http://localhost") as opened:
         while opened.get("/ready").status_code != 200:
             time.sleep(0.05)
         yield opened
