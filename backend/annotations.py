@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from backend.answered import answered
 from backend.labelling import Labelling
+from backend.problems import without_problems
 from backend.regions import (
     Region,
     has_other_shapes,
@@ -261,10 +262,10 @@ def _notes(
     """The note as shown and as submitted: from the notes box, else from the regions' details.
 
     A mask that is asked for while working brings its own note, which takes the place of the
-    one in the box; a note that the model wrote is no edit.
+    one in the box; a note that the model wrote is no edit, and a problem no note.
     """
     first = typed_text(predicted_results, labelling.notes)
-    last = typed_text(results, labelling.notes)
+    last = without_problems(typed_text(results, labelling.notes))
     if first is None and last is None:
         return notes_of(shown), notes_of(drawn)
     if last and last in {one.note for one in shown} | {notes_of(shown)}:

@@ -8,12 +8,10 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from backend.interactive.gesture import text_box
 from backend.labelling import Labelling
 from backend.late_answers import item_key
 from backend.model_thread import Predicts
-from backend.protocol import Context, PredictBody, Results
-from backend.translate import empty_result, error_result
+from backend.protocol import PredictBody, Results
 from segzero_ml.errors import SegZeroError
 
 _log = logging.getLogger("backend.predictor")
@@ -95,13 +93,9 @@ class Call:
         """Keys of the tasks that it had in hand and that have ended."""
         return [key for key, index in self.in_hand.items() if index in self.ended]
 
-    def result(self, index: int) -> Any:
-        """What a task gets: its answer, else nothing, or why there is none if that was typed."""
-        found = self.answered.get(index)
-        if found is not None:
-            return found
-        why = self.problems.get(index, _TOO_LATE)
-        return missing(self.context, self.labelling, self.pipeline.model_version, why)
+    def why(self, index: int) -> str:
+        """Why a task has no answer."""
+        return self.problems.get(index, _TOO_LATE)
 
     def key(self, raw: Any) -> Hashable | None:
         """What makes a task of another call the same work; None where that is not known."""
@@ -116,27 +110,6 @@ class Call:
         left = [index for index in range(self.total) if index not in over]
         if most < len(left):
             self.stop_at = left[most]
-
-
-def missing(context: Context | None, labelling: Labelling | None, version: str, why: str) -> Any:
-    """What a task without an answer gets; where a request was typed, a note that says why.
-
-    Args:
-        context: What the annotator did; Label Studio expects an object then.
-        labelling: Where notes go; None where the labelling config cannot be read.
-        version: Model version that would have answered.
-        why: What is wrong.
-    """
-    if context is None:
-        return []
-    if labelling is None or not is_typed(context, labelling):
-        return empty_result(version)
-    return error_result(why, labelling, version)
-
-
-def is_typed(context: Context | None, labelling: Labelling) -> bool:
-    """Whether the request box of an interactive call holds anything."""
-    return context is not None and any(text_box(context.result, labelling.prompt).lines)
 
 
 def log_failure(raw: object, error: BaseException) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from backend.config_controls import image_texts, is_true, read_shapes, read_verdict, targets
 from backend.controls import MASKS, Kind, Label, Shape, Verdict
-from backend.templates import NOTES_CONTROL, REQUEST_CONTROL, labelling_config
+from backend.templates import NOTES_CONTROL, REQUEST_CONTROL, STATUS_CONTROL, labelling_config
 from backend.xml_tags import Tag, read_tags
 from segzero_ml.errors import LabellingConfigError
 
@@ -17,6 +17,9 @@ REQUEST_NAMES: Final = (REQUEST_CONTROL, "prompt")
 
 NOTES_NAMES: Final = (NOTES_CONTROL, "note", "reasoning", "reasons")
 """Names that mark a TextArea as the place of the model's reasons."""
+
+STATUS_NAMES: Final = (STATUS_CONTROL,)
+"""Names that mark a TextArea as the place where a person who waits is told what went wrong."""
 
 _FIELD = re.compile(r"\$([A-Za-z_][\w.-]*)")
 _TEXT_TAGS: Final = frozenset({"text", "header", "hypertext", "markdown"})
@@ -38,6 +41,7 @@ class Labelling:
         default_request: What is asked where a task says nothing; None for each label.
         prompt: Name of the TextArea the annotator types requests into, or None.
         notes: Name of the image-level TextArea for the reasons, or None.
+        status: Name of the TextArea that tells what went wrong with a click, or None.
         region_notes: Name of the TextArea for the reasons of each region, or None.
         verdict: The Choices for present or absent, or None.
         warnings: What works less well than it could, in sentences for the user.
@@ -50,6 +54,7 @@ class Labelling:
     default_request: str | None = None
     prompt: str | None = None
     notes: str | None = None
+    status: str | None = None
     region_notes: str | None = None
     verdict: Verdict | None = None
     warnings: tuple[str, ...] = ()
@@ -109,6 +114,7 @@ def parse_config(xml: str) -> Labelling:
     areas = image_texts(tags, name)
     region_areas = image_texts(tags, name, per_region=True)
     prompt, notes = _named(areas, REQUEST_NAMES), _named(areas, NOTES_NAMES)
+    status = _status(areas)
     if not shapes and verdict is None and notes is None:
         raise _unserved(tags)
     return Labelling(
@@ -119,9 +125,10 @@ def parse_config(xml: str) -> Labelling:
         default_request=_default_request(tags, prompt),
         prompt=_name_of(prompt),
         notes=_name_of(notes),
+        status=_name_of(status),
         region_notes=_name_of(_region_notes(region_areas)),
         verdict=verdict,
-        warnings=_warnings(prompt, notes, shapes),
+        warnings=_warnings(prompt, notes, status, shapes),
     )
 
 
@@ -179,6 +186,14 @@ def _named(areas: list[Tag], names: tuple[str, ...]) -> Tag | None:
     return next((by_name[name] for name in names if name in by_name), None)
 
 
+def _status(areas: list[Tag]) -> Tag | None:
+    """The TextArea for problems: never one that annotators write into, whatever its name."""
+    found = _named(areas, STATUS_NAMES)
+    if found is None or is_true(found, "smart", default=True) or is_true(found, "editable"):
+        return None
+    return found
+
+
 def _region_notes(areas: list[Tag]) -> Tag | None:
     """The per-region TextArea with a name for notes, else the only one there is."""
     found = _named(areas, NOTES_NAMES)
@@ -218,7 +233,9 @@ def _default_request(tags: list[Tag], prompt: Tag | None) -> str | None:
     return None
 
 
-def _warnings(prompt: Tag | None, notes: Tag | None, shapes: tuple[Shape, ...]) -> tuple[str, ...]:
+def _warnings(
+    prompt: Tag | None, notes: Tag | None, status: Tag | None, shapes: tuple[Shape, ...]
+) -> tuple[str, ...]:
     warnings = []
     if prompt is None:
         warnings.append(
@@ -237,6 +254,11 @@ def _warnings(prompt: Tag | None, notes: Tag | None, shapes: tuple[Shape, ...]) 
         warnings.append(
             f'The TextArea "{notes.attributes["name"]}" lacks smart="false": '
             "every edit of a note sends a call that changes nothing."
+        )
+    if status is None and not all(shape.is_output for shape in shapes):
+        warnings.append(
+            f'No TextArea name="{STATUS_CONTROL}" smart="false" that is not editable: what goes '
+            f"wrong with a click is {'not shown' if notes is None else 'told among the reasons'}."
         )
     if not any(shape.kind in MASKS for shape in shapes):
         warnings.append(

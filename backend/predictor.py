@@ -10,11 +10,12 @@ from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from typing import Any, Final
 
-from backend.call import Call, Reply, is_typed, log_failure, missing
+from backend.call import Call, Reply, log_failure
 from backend.champions import Champions
 from backend.errors import UnavailableError
 from backend.image_cache import Fetches
-from backend.labelling import parse_config
+from backend.interactive.gesture import is_asked
+from backend.labelling import Labelling, parse_config
 from backend.late_answers import LateAnswers
 from backend.metrics import Metrics
 from backend.model_thread import ModelState, ModelThread, Predicts
@@ -103,27 +104,35 @@ class Predictor:
 
         Raises:
             UnavailableError: The model is still loading, failed to load, or has too much to do.
-                Where a request was typed, a note says so instead: Label Studio shows no error.
+                Where something was typed or clicked, the reply says so instead: Label Studio
+                shows no error.
         """
         try:
             return await self._predict_if_available(body)
         except UnavailableError as error:
-            told = self._told(body, error)
+            told = await self._told(body, error)
             if told is None:
                 raise
             return told
 
-    def _told(self, body: PredictBody, error: UnavailableError) -> Reply | None:
-        """The refusal of a typed request, as a note."""
+    async def _told(self, body: PredictBody, error: UnavailableError) -> Reply | None:
+        """The refusal of what was typed or clicked, as an answer."""
         context = body.params.context
         try:
             labelling = parse_config(body.label_config)
         except LabellingConfigError:
             return None
-        if not is_typed(context, labelling):
+        if context is None or not is_asked(context.result, labelling):
             return None
-        version, why = self.version_of(body.project), str(error)
-        results: Results = [missing(context, labelling, version, why) for _ in body.tasks]
+        return await self._refused(body, labelling, self.version_of(body.project), str(error))
+
+    async def _refused(
+        self, body: PredictBody, labelling: Labelling | None, version: str, why: str
+    ) -> Reply:
+        """What a call gets that has no answers at all."""
+        results: Results = [
+            await self._answers.missing(raw, body, labelling, version, why) for raw in body.tasks
+        ]
         return Reply(results, version, (why,) * len(results))
 
     async def _predict_if_available(self, body: PredictBody) -> Reply:
@@ -148,23 +157,24 @@ class Predictor:
         except LabellingConfigError as error:
             _log.error("predict.config_unusable", extra={"fields": {"reason": str(error)}})
             self._count(failed=len(body.tasks))
-            version, why = pipeline.model_version, str(error)
-            results: Results = [
-                missing(body.params.context, None, version, why) for _ in body.tasks
-            ]
-            return Reply(results, version, (why,) * len(results))
+            return await self._refused(body, None, pipeline.model_version, str(error))
         self._check_in_time(call, deadline)
         await self._work_on(call, deadline, lease)
         late = call.total - len(call.ended)
         if late:
             _log.warning("predict.late", extra={"fields": {"tasks": late, "of": call.total}})
         self._count(ok=len(call.answered), failed=len(call.ended) - len(call.answered), late=late)
-        indices = range(call.total)
-        return Reply(
-            [call.result(index) for index in indices],
-            pipeline.model_version,
-            tuple(call.problems.get(index) for index in indices),
-        )
+        results = [await self._result(body, call, index) for index in range(call.total)]
+        problems = tuple(call.problems.get(index) for index in range(call.total))
+        return Reply(results, pipeline.model_version, problems)
+
+    async def _result(self, body: PredictBody, call: Call, index: int) -> Any:
+        """What a task gets: its answer, else nothing, or why there is none where a person waits."""
+        found = call.answered.get(index)
+        if found is not None:
+            return found
+        raw, version = body.tasks[index], call.pipeline.model_version
+        return await self._answers.missing(raw, body, call.labelling, version, call.why(index))
 
     async def _work_on(self, call: Call, deadline: float, lease: ExitStack) -> None:
         """Answer what can be answered in time, and see to the rest."""

@@ -12,13 +12,16 @@ from PIL import Image
 from backend.call import Call, log_failure
 from backend.image_cache import Fetches
 from backend.images import load_task_image
+from backend.interactive.gesture import is_asked
 from backend.interactive.memory import Memory
 from backend.interactive.session import Interactive, Turn
+from backend.interactive.telling import Asked, Telling
+from backend.labelling import Labelling
 from backend.model_thread import ModelThread
-from backend.protocol import Context, Task, check
+from backend.protocol import Context, PredictBody, Task, check
 from backend.settings import Settings
 from backend.task_requests import LabelRequest, task_requests
-from backend.translate import Labelled, to_task_result
+from backend.translate import Labelled, empty_result, to_task_result
 from segzero_ml.errors import ModelError
 from segzero_ml.images import ImageLimits
 from segzero_ml.reasoner.prompts import normalise_request
@@ -47,6 +50,7 @@ class TaskAnswers:
         self._limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
         self._memory = Memory(clock)
         self._interactive = Interactive(self._memory)
+        self._telling = Telling(self._memory)
 
     async def answer(self, raw: Any, call: Call) -> dict[str, Any]:
         """The prediction of one task.
@@ -66,6 +70,27 @@ class TaskAnswers:
             normalise_request(request.text)  # refused before anything is fetched
         answers = await self._ask(await self._image(task, call), requests, call, raw)
         return await asyncio.to_thread(to_task_result, answers, call.labelling)
+
+    async def missing(
+        self, raw: Any, body: PredictBody, labelling: Labelling | None, version: str, why: str
+    ) -> Any:
+        """What a task without an answer gets; where a person waits, the reason.
+
+        Args:
+            raw: The task as it came.
+            body: The call that it is of; Label Studio expects an object if it has a context.
+            labelling: Where the reason goes; None where the labelling config cannot be read.
+            version: Model version that would have answered.
+            why: The reason.
+        """
+        context = body.params.context
+        if context is None:
+            return []
+        if labelling is None or not is_asked(context.result, labelling):
+            return empty_result(version)
+        task = raw if isinstance(raw, dict) else {}
+        asked = Asked(body.project, task, context.result, labelling)
+        return await self._telling.told(asked, version, why)
 
     def _turn(self, task: Task, raw: Any, call: Call, context: Context) -> Turn:
         async def ask(image: Image.Image, request: LabelRequest) -> Labelled:

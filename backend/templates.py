@@ -15,12 +15,19 @@ REQUEST_CONTROL: Final = "request"
 NOTES_CONTROL: Final = "notes"
 """Name of the TextArea that shows the model's reasons."""
 
+STATUS_CONTROL: Final = "status"
+"""Name of the TextArea that tells an annotator what went wrong."""
+
 _COLUMNS: Final = "display: flex; gap: 1.5rem; align-items: flex-start"
 _PICTURE: Final = "flex: 3 1 0; min-width: 0"
 _BESIDE: Final = "flex: 2 1 0; min-width: 15rem"
 """The reasons beside the picture: below a tall one nobody would see them."""
 
 _HINTS: Final = "margin-top: 0.5rem"
+_STATUS: Final = "segzero-status"
+_NO_INPUT: Final = f".{_STATUS} form {{ display: none }}"
+"""Nobody is to write there, and while nothing went wrong nothing is to be seen of it."""
+
 _HOW_TO: Final = "With Auto-Annotation: click on it (Alt: not on it), or draw a box around it"
 
 _COLOURS: Final = (
@@ -66,25 +73,7 @@ def labelling_config(
     ElementTree.SubElement(hints, "Header", value=_HOW_TO, size="6")
     _labels(hints, "KeyPointLabels", {"name": "click", "smart": "true"}, labels)
     _labels(hints, "RectangleLabels", {"name": "box", "smart": "true"}, labels)
-    notes = {
-        "name": NOTES_CONTROL,
-        "toName": "image",
-        "smart": "false",
-        "editable": "true",
-        "maxSubmissions": "1",
-        "rows": "3",
-        "placeholder": "The model's reasons appear here",
-    }
-    ElementTree.SubElement(beside, "TextArea", notes)
-    prompt = {
-        "name": REQUEST_CONTROL,
-        "toName": "image",
-        "smart": "true",
-        "editable": "true",
-        "rows": "1",
-        "placeholder": "Find something else: describe it, press Enter",
-    }
-    ElementTree.SubElement(beside, "TextArea", prompt)
+    _texts(beside)
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode")
 
@@ -96,3 +85,36 @@ def _labels(
     for index, label in enumerate(labels):
         colour = _COLOURS[index % len(_COLOURS)]
         ElementTree.SubElement(control, "Label", value=label, background=colour)
+
+
+def _texts(parent: ElementTree.Element) -> None:
+    """What tells problems, what tells reasons, and what is typed into."""
+    problems = ElementTree.SubElement(parent, "View", className=_STATUS)
+    ElementTree.SubElement(problems, "Style").text = _NO_INPUT
+    status = {
+        "name": STATUS_CONTROL,
+        "toName": "image",
+        "smart": "false",
+        "editable": "false",
+        "maxSubmissions": "1",
+    }
+    ElementTree.SubElement(problems, "TextArea", status)
+    notes = {
+        "name": NOTES_CONTROL,
+        "toName": "image",
+        "smart": "false",
+        "editable": "true",
+        "maxSubmissions": "1",
+        "rows": "3",
+        "placeholder": "The model's reasons appear here",
+    }
+    ElementTree.SubElement(parent, "TextArea", notes)
+    prompt = {
+        "name": REQUEST_CONTROL,
+        "toName": "image",
+        "smart": "true",
+        "editable": "true",
+        "rows": "1",
+        "placeholder": "Find something else: describe it, press Enter",
+    }
+    ElementTree.SubElement(parent, "TextArea", prompt)

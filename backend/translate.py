@@ -157,21 +157,6 @@ def to_regions(shown: Shown, labelling: Labelling) -> list[dict[str, Any]]:
     return result
 
 
-def error_result(message: str, labelling: Labelling, model_version: str) -> dict[str, Any]:
-    """A prediction that only says what is wrong, where the config has a place for it."""
-    result = empty_result(model_version)
-    if labelling.notes is not None:
-        note = {
-            "id": new_region_id(),
-            "from_name": labelling.notes,
-            "to_name": labelling.image,
-            "type": "textarea",
-            "value": {"text": [message]},
-        }
-        result["result"] = [note]
-    return result
-
-
 def empty_result(model_version: str) -> dict[str, Any]:
     """A prediction with nothing in it, for the interactive calls that expect an object."""
     return {"model_version": model_version, "score": 0.0, "result": []}

@@ -83,6 +83,26 @@ def meant(
     return None
 
 
+def unaccepted(
+    gesture: Gesture | None, raw_task: Mapping[str, Any], memory: TaskMemory, labelling: Labelling
+) -> Shown | None:
+    """The object that clicks mean, if it was shown in a way that Label Studio has not stored.
+
+    It is a suggestion still, as far as can be known, and the editor drops suggestions before
+    it looks at what a call brings.
+    """
+    if gesture is None or not memory.objects:
+        return None
+    rle = next(iter(memory.objects.values())).shown.rle  # all are of the same picture
+    size = ImageSize(rle.width, rle.height)
+    found = meant(gesture, raw_task, memory, labelling, size)
+    if found is None or found.shown.id not in memory.objects:
+        return None
+    stored = _region(read_screen(raw_task).objects.get(found.shown.id, ()), labelling, size)
+    is_stored = stored is not None and hash(stored.rle.counts) == found.drawn
+    return None if is_stored else found.shown
+
+
 def _is_meant(box: Box, gesture: Gesture, size: ImageSize) -> bool:
     positive = [one.in_px(size) for one in gesture.clicks if one.is_positive]
     if not positive:

@@ -114,6 +114,12 @@ def text_box(results: Sequence[Mapping[str, Any]], control: str | None) -> TextB
     return TextBox()
 
 
+def is_asked(results: Sequence[Mapping[str, Any]], labelling: Labelling) -> bool:
+    """Whether something was clicked, or anything stands in the request box."""
+    is_typed = any(text_box(results, labelling.prompt).lines)
+    return is_typed or read_gesture(results, labelling) is not None
+
+
 def _label(value: Mapping[str, Any]) -> str:
     for key in ("keypointlabels", "rectanglelabels", "labels"):
         labels = value.get(key)

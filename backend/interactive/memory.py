@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from backend.controls import Kind
@@ -117,10 +118,16 @@ class TaskMemory:
     Args:
         objects: By id, the one shown last at the end.
         boxes: By id what stood in each annotator's request box when it was answered last.
+        notes: What was shown in the notes last.
+        notes_at: When that was; None where nothing was.
+        is_told: Whether a problem was told last, which the next answer takes away.
     """
 
     objects: OrderedDict[str, Remembered] = field(default_factory=OrderedDict)
     boxes: OrderedDict[str, TextBox] = field(default_factory=OrderedDict)
+    notes: tuple[str, ...] = ()
+    notes_at: datetime | None = None
+    is_told: bool = False
 
 
 class Memory:
@@ -152,7 +159,7 @@ class Memory:
         memory = self._tasks.get(key)
         if memory is None:
             return TaskMemory()
-        return TaskMemory(memory.objects.copy(), memory.boxes.copy())
+        return replace(memory, objects=memory.objects.copy(), boxes=memory.boxes.copy())
 
     def remember(self, key: TaskKey, *objects: Remembered) -> None:
         """Keep objects as they were shown."""
@@ -178,6 +185,18 @@ class Memory:
         self._typed[key[0]] = (text, self._clock())
         while len(self._typed) > MAX_TASKS:
             self._typed.popitem(last=False)
+
+    def note_shown(self, key: TaskKey, notes: Sequence[str]) -> None:
+        """Keep what was put into the notes."""
+        memory = self._touch(key)
+        self._bytes += sum(map(len, notes)) - sum(map(len, memory.notes))
+        memory.notes, memory.notes_at = tuple(notes), datetime.now(UTC)
+        self._trim()
+
+    def note_told(self, key: TaskKey, *, is_told: bool) -> None:
+        """Keep whether a problem was told."""
+        self._touch(key).is_told = is_told
+        self._trim()
 
     def last_typed(self, project: int | None) -> str | None:
         """What was typed last in a project, if that was within `KEPT_S`."""
@@ -208,6 +227,7 @@ class Memory:
             for object_id in list(memory.objects):
                 self._forget(memory, object_id)
             self._bytes -= sum(map(_box_bytes, memory.boxes.values()))
+            self._bytes -= sum(map(len, memory.notes))
 
 
 def _box_bytes(box: TextBox | None) -> int:

@@ -59,11 +59,13 @@ class Screen:
 
     Args:
         objects: By id the regions of each.
+        texts: By the name of each TextArea what stands in it.
         saved_at: When the caller's own work was saved; None where all that is stored are
             predictions, which say nothing about what the caller did with them.
     """
 
     objects: Mapping[str, tuple[_Result, ...]] = field(default_factory=dict)
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     saved_at: datetime | None = None
 
     def is_after(self, shown_at: datetime) -> bool:
@@ -170,7 +172,10 @@ def label_of(regions: Sequence[_Result]) -> str:
 
 
 def _screen(saved: _Result, *, is_own: bool) -> Screen:
-    return Screen(by_object(_results(saved)), _time(saved) if is_own else None)
+    results = _results(saved)
+    names = {str(one.get("from_name")) for one in results if one.get("type") == "textarea"}
+    texts = {name: text_box(results, name).lines for name in names}
+    return Screen(by_object(results), texts, _time(saved) if is_own else None)
 
 
 def _saved(raw_task: _Result, name: str) -> list[_Result]:

@@ -14,8 +14,9 @@ from backend.call import log_failure
 from backend.interactive.cutting import Base, Cuts, cut
 from backend.interactive.existing import meant
 from backend.interactive.gesture import Gesture, read_gesture, text_box
-from backend.interactive.memory import Memory, Remembered, TaskKey, TaskMemory, remembered
+from backend.interactive.memory import Memory, Remembered, TaskMemory, remembered
 from backend.interactive.on_screen import Showing, by_object, read_screen, was_typed_before
+from backend.interactive.telling import Asked, Telling
 from backend.labelling import Labelling
 from backend.model_thread import Predicts
 from backend.task_requests import LabelRequest, prompted_request
@@ -23,7 +24,6 @@ from backend.translate import (
     Labelled,
     Shown,
     empty_result,
-    error_result,
     new_region_id,
     objects,
     to_regions,
@@ -36,36 +36,25 @@ from segzero_ml.types import ImageSize, Rle
 
 _AT_ONCE: Final = 2  # clicks that are cut at the same time; they share the machine
 
+_NOTHING_THERE: Final = "No object was found there."
+_NOTHING_TO_CUT: Final = "There is no mask that this click takes away from."
+
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One interactive call.
+class Turn(Asked):
+    """One interactive call, and how it is answered.
 
     Args:
-        project: The project's id, if the call says it.
-        task: The task as Label Studio sent it.
-        results: What the annotator did: the context of the call.
-        labelling: The project's labelling config.
         pipeline: Answers.
         image: Fetches the task's image.
         ask: Asks the reasoner.
         at: When it came.
     """
 
-    project: int | None
-    task: Mapping[str, Any]
-    results: Sequence[Mapping[str, Any]]
-    labelling: Labelling
     pipeline: Predicts
     image: Callable[[], Awaitable[Image.Image]]
     ask: Callable[[Image.Image, LabelRequest], Awaitable[Labelled]]
     at: datetime = field(default_factory=lambda: datetime.now(UTC), kw_only=True)
-
-    @property
-    def key(self) -> TaskKey | None:
-        """What the task is remembered by; None for one without an id."""
-        task_id = self.task.get("id")
-        return (self.project, task_id) if isinstance(task_id, int | str) else None
 
 
 class Interactive:
@@ -77,6 +66,7 @@ class Interactive:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
+        self._telling = Telling(memory)
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def answer(self, turn: Turn) -> dict[str, Any]:
@@ -90,7 +80,7 @@ class Interactive:
         try:
             typed = self._typed(turn)
         except RequestError as error:
-            return error_result(str(error), turn.labelling, version)
+            return await self._telling.told(turn, version, str(error))
         if typed is not None:
             return await self._asked(turn, typed, gesture)
         if gesture is not None and turn.labelling.outputs:
@@ -117,6 +107,7 @@ class Interactive:
         others = [one for one in shown if refined is None or one.id != refined.shown.id]
         self._remember(turn, *await asyncio.to_thread(_all_of, others, reply["result"]))
         self._note_typed(turn, typed.text)
+        self._telling.answered(turn, reply["result"])
         return reply
 
     def _typed(self, turn: Turn) -> LabelRequest | None:
@@ -155,10 +146,13 @@ class Interactive:
                 _new_label(gesture, turn.labelling)
             except LabellingConfigError as error:
                 log_failure(turn.task, error)
-                return error_result(str(error), turn.labelling, version)
+                return await self._telling.told(turn, version, str(error))
         found, regions = await self._refine(turn, gesture, image, base)
         if found is None:
-            return empty_result(version)
+            adds = gesture.box is not None or any(one.is_positive for one in gesture.clicks)
+            why = _NOTHING_THERE if adds else _NOTHING_TO_CUT
+            return await self._telling.told(turn, version, why)
+        self._telling.answered(turn, regions)
         return {"model_version": version, "score": found.shown.score, "result": regions}
 
     async def _refine(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from backend.annotations import ImageFacts, Reason, find_prediction, identify, to_correction
 from backend.labelling import parse_config
+from backend.problems import PROBLEM_MARK
 from segzero_ml.corrections import Correction, CorrectionKey, Verdict
 from segzero_ml.errors import InputError, MaskError
 from segzero_ml.types import ImageSize
@@ -314,6 +315,17 @@ def test_a_note_that_the_model_wrote_while_working_is_no_edit() -> None:
     result = [kept(ring), kept(star), text("request", "the star"), text("notes", "Five tips.")]
     one = correct(result, prediction(ring, text("notes", "A hole.")))
     assert (one.note_shown, one.note_edited) == ("Five tips.", "Five tips.")
+
+
+def test_what_was_told_of_a_problem_is_no_note() -> None:
+    ring, problem = predicted(RING), PROBLEM_MARK + "No object was found there."
+    one = correct([kept(ring), text("notes", "A hole.", problem)], prediction(ring))
+    assert one.note_edited == "A hole."
+    shown = predicted(RING, note="In the details.")
+    one = correct([kept(shown), text("notes", problem)], prediction(shown))
+    assert (one.note_shown, one.note_edited) == ("In the details.", "In the details.")
+    one = correct([kept(shown), text("status", "Too late.")], prediction(shown))
+    assert (one.note_shown, one.note_edited) == ("In the details.", "In the details.")
 
 
 def test_a_note_too_long_to_be_one_is_cut() -> None:

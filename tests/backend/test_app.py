@@ -35,7 +35,7 @@ def mask_of(prediction: dict[str, Any], scene: Scene) -> BoolMask:
     return union([np.asarray(mask, dtype=np.bool_) for mask in decoded], scene.size)
 
 
-def notes_of(prediction: dict[str, Any]) -> list[str]:
+def texts_of(prediction: dict[str, Any]) -> list[str]:
     texts = [item["value"]["text"] for item in prediction["result"] if item["type"] == "textarea"]
     return [line for text in texts for line in text]
 
@@ -50,8 +50,8 @@ def test_requests_of_tasks_become_masks_with_notes(
         assert interface.validate_prediction(prediction, return_errors=True) == []
         assert prediction["model_version"] == tiny_pipeline.model_version
         assert 0 <= prediction["score"] <= 1
-        assert notes_of(prediction)
-        assert all(notes_of(prediction))
+        assert texts_of(prediction)
+        assert all(texts_of(prediction))
     alone = tiny_pipeline.predict([scene.image for scene in scenes], [request] * len(scenes))
     for prediction, scene, own in zip(results, scenes, alone, strict=True):
         cut = union([decode(one.rle) for one in own.segments], own.size)
@@ -62,7 +62,7 @@ def test_requests_of_tasks_become_masks_with_notes(
 def test_each_label_is_a_request_where_there_is_none(running: Running, scenes: list[Scene]) -> None:
     names = tuple(naming(scenes[0], index) for index in range(2))
     (prediction,) = running.predict(task(0), config=labelling_config(names, None))
-    notes = notes_of(prediction)
+    notes = texts_of(prediction)
     assert [note.partition(":")[0] for note in notes] == list(names)
     regions = [item for item in prediction["result"] if item["type"] == "brushlabels"]
     assert {label for item in regions for label in item["value"]["brushlabels"]} <= set(names)
@@ -78,7 +78,7 @@ def test_request_typed_by_the_annotator_goes_before_the_one_of_the_task(
             task(0, request=naming(scenes[0])), typed=["older", naming(scenes[0], 1)]
         )
     assert pipeline.batches == [[naming(scenes[0], 1)]]
-    assert notes_of(prediction)
+    assert texts_of(prediction)
 
 
 def test_interactive_call_without_anything_typed_changes_nothing(
@@ -88,14 +88,14 @@ def test_interactive_call_without_anything_typed_changes_nothing(
     assert results == [{"model_version": tiny_pipeline.model_version, "score": 0.0, "result": []}]
 
 
-def test_a_typed_request_that_fails_is_told_why_in_the_notes(running: Running) -> None:
+def test_a_typed_request_that_fails_is_told_why(running: Running) -> None:
     (result,) = running.predict({"data": {"image": "/data/upload/no.jpg"}}, typed=["the star"])
-    [why] = notes_of(result)
+    [why] = texts_of(result)
     assert "/data/upload/no.jpg" in why
     assert LabelInterface(CONFIG).validate_prediction(result)
 
 
-def test_a_typed_request_that_is_not_answered_in_time_is_told_so_in_the_notes(
+def test_a_typed_request_that_is_not_answered_in_time_is_told_so(
     serve: Serve, tiny_pipeline: Pipeline
 ) -> None:
     go = threading.Event()
@@ -104,10 +104,10 @@ def test_a_typed_request_that_is_not_answered_in_time_is_told_so_in_the_notes(
         running.wait_until_ready()
         (result,) = running.predict(task(0), typed=["the star"])
         go.set()
-    assert notes_of(result) == ["The answer was not ready in time. Ask again in a moment."]
+    assert texts_of(result) == ["The answer was not ready in time. Ask again in a moment."]
 
 
-def test_a_request_typed_while_the_model_loads_is_told_so_in_the_notes(
+def test_a_request_typed_while_the_model_loads_is_told_so(
     serve: Serve, tiny_pipeline: Pipeline
 ) -> None:
     go = threading.Event()
@@ -119,7 +119,7 @@ def test_a_request_typed_while_the_model_loads_is_told_so_in_the_notes(
     with serve(load, load_wait_s=0.2) as running:
         (result,) = running.predict(task(0), typed=["the star"])
         go.set()
-    assert notes_of(result) == ["The model is still loading."]
+    assert texts_of(result) == ["The model is still loading."]
 
 
 def test_health_and_setup_answer_at_once_while_the_model_loads(

@@ -247,9 +247,10 @@ def test_request_and_click_in_one_call_refine_what_was_asked_for(
     assert worked.asked == [naming(scene)]
 
 
-def test_only_negative_clicks_on_nothing_give_nothing(worked: Worked, scenes: list[Scene]) -> None:
+def test_only_negative_clicks_on_nothing_give_no_mask(worked: Worked, scenes: list[Scene]) -> None:
     size = scenes[0].size
-    assert worked.do(task(0), click(Point(2, 2), size, positive=False)) == []
+    [told] = worked.do(task(0), click(Point(2, 2), size, positive=False))
+    assert told["from_name"] == "notes"
 
 
 def test_editing_a_note_or_a_choice_asks_for_nothing(worked: Worked, scenes: list[Scene]) -> None:

@@ -457,7 +457,9 @@ def test_label_that_no_region_can_have_is_told_and_not_turned_into_another_one(
     assert told["from_name"] == "notes"
     assert 'the label "Find it"' in told["value"]["text"][0]
     several.remember(scenes[0].masks[0])
-    assert several.click(TASK, at, label="Find it")["id"] == "r1"  # it has a label already
+    region, taken_back = several.do(TASK, click(at, scenes[0].size, label="Find it"))
+    assert region["id"] == "r1"  # it has a label already
+    assert (taken_back["from_name"], taken_back["value"]["text"]) == ("notes", [])
     one = Annotator(tiny_pipeline, scenes[0], with_click_label("A"))
     assert one.click(TASK, at, label="Find it")["value"]["brushlabels"] == ["A"]
 

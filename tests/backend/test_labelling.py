@@ -32,11 +32,13 @@ def test_own_template_is_valid_for_label_studio_and_fully_served(request_field: 
     root = ElementTree.fromstring(config)  # noqa: S314 - our own config
     smart = {tag.get("name"): tag.get("smart") for tag in root.iter()}
     assert (smart["brush"], smart["notes"], smart["request"]) == ("false", "false", "true")
+    assert smart["status"] == "false"
     labelling = parse_config(config)
     assert (labelling.brush, labelling.image, labelling.image_field) == ("brush", "image", "image")
     assert [label.name for label in labelling.labels] == ["Cup", 'Knife & "fork" <x>']
     assert labelling.request_fields == (() if request_field is None else (request_field,))
     assert (labelling.prompt, labelling.notes) == ("request", "notes")
+    assert labelling.status == "status"
     assert labelling.warnings == ()
 
 
@@ -175,6 +177,20 @@ def test_notes_area_per_region_or_of_another_object_is_not_used() -> None:
         '<TextArea name="reasoning" toName="other"/>'
     )
     assert parse_config(view(IMAGE, BRUSH, areas)).notes is None
+
+
+@pytest.mark.parametrize("more", ["", 'smart="true"', 'smart="false" editable="true"'])
+def test_a_status_area_that_annotators_use_is_left_to_them(more: str) -> None:
+    area = f'<TextArea name="status" toName="img" {more}/>'
+    labelling = parse_config(view(IMAGE, BRUSH, *hints("KeyPoint"), area))
+    assert labelling.status is None
+    assert any('No TextArea name="status"' in one for one in labelling.warnings)
+
+
+def test_only_who_can_click_is_told_to_have_a_place_for_problems() -> None:
+    for tags, is_told in (([BRUSH], False), ([BRUSH, *hints("KeyPoint")], True)):
+        warnings = " ".join(parse_config(view(IMAGE, *tags)).warnings)
+        assert ('name="status"' in warnings) == is_told
 
 
 def test_smart_settings_that_get_in_the_way_are_warned_about() -> None:

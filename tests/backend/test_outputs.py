@@ -18,9 +18,10 @@ from backend import outputs
 from backend.controls import MASKS, Kind
 from backend.labelling import parse_config
 from backend.outputs.contours import outline
+from backend.problems import error_result
 from backend.regions import read_regions
 from backend.shapes import fill_polygon
-from backend.translate import Labelled, Shown, error_result, to_regions, to_task_result
+from backend.translate import Labelled, Shown, to_regions, to_task_result
 from segzero_ml import masks
 from segzero_ml.errors import MaskError
 from segzero_ml.types import BoolMask, Box, ImageSize, Prediction, Segment
@@ -262,9 +263,15 @@ def test_choices_of_labels_name_those_that_were_found() -> None:
     assert [r["value"]["choices"] for r in result if r["type"] == "choices"] == [["ring"]]
 
 
-def test_refusal_is_told_in_the_notes() -> None:
-    xml = config(Kind.BRUSH, more=TEXTS)
-    found = error_result("Too long.", parse_config(xml), "tiny@1")
-    assert [item["value"]["text"] for item in found["result"]] == [["Too long."]]
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [("status", ["Too long. Be brief."]), ("notes", ["Why.", "SegZero: Too long. Be brief."])],
+)
+def test_refusal_is_told_in_its_own_place_or_behind_the_notes(name: str, lines: list[str]) -> None:
+    status = '<TextArea name="status" toName="image" smart="false"/>'
+    xml = config(Kind.BRUSH, more=TEXTS + (status if name == "status" else ""))
+    labelling = parse_config(xml)
+    found = error_result("Too long.\nBe brief.", labelling, "tiny@1", notes=["Why."])
+    assert [(r["from_name"], r["value"]["text"]) for r in found["result"]] == [(name, lines)]
     assert LabelInterface(xml).validate_prediction(found, return_errors=True) == []
     assert error_result("x", parse_config(config(Kind.BRUSH)), "tiny@1")["result"] == []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +46,7 @@ LABEL = ".lsf-label"
 HIDE_ALL = "button[aria-label='Hide all regions']"
 SHOW_ALL = "button[aria-label='Show all regions']"
 CANVAS = ".konvajs-content"
+STATUS = ".segzero-status"
 POLYGONS = (
     labelling_config().replace("BrushLabels", "PolygonLabels").replace('"brush"', '"polygon"')
 )
@@ -108,6 +111,11 @@ def click_at(browser: Chrome, at_px: Point, size: ImageSize) -> None:
     """Click on the picture with the smart keypoint tool."""
     browser.find_element(By.CSS_SELECTOR, SMART_TOOL).click()
     browser.find_elements(By.CSS_SELECTOR, LABEL)[1].click()
+    click_again(browser, at_px, size)
+
+
+def click_again(browser: Chrome, at_px: Point, size: ImageSize) -> None:
+    """Click on the picture with the tool and the label that are chosen."""
     shown = browser.find_element(By.CSS_SELECTOR, PICTURE).rect
     canvas = browser.find_element(By.CSS_SELECTOR, CANVAS)
     x = at_px.x / size.width * shown["width"] - canvas.rect["width"] / 2
@@ -176,6 +184,56 @@ def test_positive_click_makes_the_mask_grow(
     [region] = read_regions(submit(browser, client, project.id, task), "image", size)
     assert region.id == "half"
     assert masks.iou(masks.decode(region.rle), truth) > masks.iou(half, truth)
+
+
+def test_failing_click_is_told_and_costs_no_suggestion(
+    browser: Chrome, studio: Studio, client: LabelStudio, backend: Backend, make: Make
+) -> None:
+    project = make(labelling_config(request_field=None), predicted=False)
+    sample, task = project.samples[2], project.tasks[2]
+    size, inner = size_of(sample), masks.inner_point_px(truth_of(sample))
+    assert inner is not None
+    client.add_prediction(task, [], VERSION)
+    open_page(browser, studio, project.id, task)
+    switch_on(browser)
+    before = settled(browser)
+    click_at(browser, inner, size)
+    wait(browser).until(lambda d: d.find_elements(By.CSS_SELECTOR, ACCEPT))
+    suggested = settled(browser)
+    with picture_lost(client, studio, backend, project.id, task) as picture:
+        click_again(browser, Point(inner.x + 6, inner.y), size)
+        assert picture in wait(browser).until(status)
+    assert browser.find_elements(By.CSS_SELECTOR, ACCEPT)
+    kept = np.abs(settled(browser) - before) > 12
+    shown = np.abs(suggested - before) > 12
+    assert np.count_nonzero(kept & shown) > 0.9 * np.count_nonzero(shown)
+    click_again(browser, Point(inner.x, inner.y + 6), size)
+    wait(browser).until(lambda d: not status(d))
+    accept(browser)
+    [region] = read_regions(submit(browser, client, project.id, task), "image", size)
+    assert masks.iou(masks.decode(region.rle), truth_of(sample)) > 0.6
+
+
+def status(browser: Chrome) -> str:
+    """What the editor says went wrong."""
+    return browser.find_element(By.CSS_SELECTOR, STATUS).text
+
+
+@contextmanager
+def picture_lost(
+    client: LabelStudio, studio: Studio, backend: Backend, project: int, task: int
+) -> Iterator[str]:
+    """Label Studio has lost the picture of a task that the browser shows already: its address."""
+    [found] = [one for one in client.tasks(project) if one.id == task]
+    address: str = found.data["image"]
+    name = address.removeprefix("/data/")
+    [file] = [one for one in (studio.data / "media").rglob("*") if str(one).endswith(name)]
+    shutil.rmtree(backend.data / "cache" / "images")
+    away = file.rename(file.with_suffix(".away"))
+    try:
+        yield address
+    finally:
+        away.rename(file)
 
 
 def test_polygon_project_shows_polygons(browser: Chrome, studio: Studio, make: Make) -> None:
