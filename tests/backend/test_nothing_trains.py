@@ -77,7 +77,7 @@ def test_a_round_that_waits_already_is_not_followed_for_ever(here: World, run: R
 def test_a_dry_run_says_what_would_be_learnt_and_that_nothing_would_start(
     here: World, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SEGZERO_TRAIN_HELD_OUT_SHARE", "0.7")  # enough to be judged by
+    monkeypatch.setenv("SEGZERO_TRAIN_HELD_OUT_SHARE", "0.9")  # enough to be judged by
     ran = run("train", "--project", 7, "--dry-run")
     assert ran.code == 1
     assert "It would learn from" in ran.out
@@ -89,7 +89,7 @@ def test_a_dry_run_says_what_would_be_learnt_and_that_nothing_would_start(
 def test_a_worker_elsewhere_is_enough(
     here: World, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SEGZERO_TRAIN_HELD_OUT_SHARE", "0.7")  # enough to be judged by
+    monkeypatch.setenv("SEGZERO_TRAIN_HELD_OUT_SHARE", "0.9")  # enough to be judged by
     assert run("train", "--project", 7, "--dry-run").code == 0
     assert run("train", "--project", 7).code == 0
     assert queues(here).depth(QueueName.TRAIN).waiting == 1
