@@ -110,12 +110,14 @@ def accept(browser: Chrome) -> None:
 def click_at(browser: Chrome, at_px: Point, size: ImageSize) -> None:
     """Click on the picture with the smart keypoint tool."""
     browser.find_element(By.CSS_SELECTOR, SMART_TOOL).click()
-    browser.find_elements(By.CSS_SELECTOR, LABEL)[1].click()
     click_again(browser, at_px, size)
 
 
 def click_again(browser: Chrome, at_px: Point, size: ImageSize) -> None:
-    """Click on the picture with the tool and the label that are chosen."""
+    """Click on the picture with the tool that is chosen already."""
+    label = browser.find_elements(By.CSS_SELECTOR, LABEL)[1]
+    if "selected" not in (label.get_attribute("class") or ""):  # Label Studio lets go of it
+        label.click()
     shown = browser.find_element(By.CSS_SELECTOR, PICTURE).rect
     canvas = browser.find_element(By.CSS_SELECTOR, CANVAS)
     x = at_px.x / size.width * shown["width"] - canvas.rect["width"] / 2
