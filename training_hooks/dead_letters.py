@@ -152,7 +152,7 @@ class DeadLetters:
             if self._bring_back(name, queue, job):
                 return
         raise JobError(
-            f"There is no dead letter {job_id[:80]!r}.", "segzero status lists those there are."
+            f"There is no failed job {job_id[:80]!r}.", "segzero status lists those there are."
         )
 
     def _bring_back(self, name: QueueName, queue: Queue, job: AllowedJob) -> bool:

@@ -239,7 +239,7 @@ def test_a_job_that_is_no_dead_letter_cannot_be_tried_again(
 ) -> None:
     ran = run("retry", "nobody-1", *options)
     assert ran.code == 1
-    assert "There is no dead letter 'nobody-1'" in ran.err
+    assert "There is no failed job 'nobody-1'" in ran.err
 
 
 def test_retry_wants_one_job_or_all(here: World, run: Run) -> None:

@@ -109,7 +109,9 @@ def accept(browser: Chrome) -> None:
 
 def click_at(browser: Chrome, at_px: Point, size: ImageSize) -> None:
     """Click on the picture with the smart keypoint tool."""
-    browser.find_element(By.CSS_SELECTOR, SMART_TOOL).click()
+    tool = browser.find_element(By.CSS_SELECTOR, SMART_TOOL)
+    if "active" not in (tool.get_attribute("class") or ""):  # Label Studio remembers it
+        tool.click()
     click_again(browser, at_px, size)
 
 

@@ -329,7 +329,7 @@ def test_a_dead_letter_says_why_without_secrets_and_can_be_brought_back(
     assert dead.list() == []
     burst(redis_server, tmp_path, "predict")
     assert jobs.find("flaky-1").status == "finished"
-    with pytest.raises(JobError, match="no dead letter"):
+    with pytest.raises(JobError, match="no failed job"):
         dead.retry("flaky-1")
 
 
