@@ -68,8 +68,6 @@ _log = logging.getLogger(__name__)
 _COMPARED: Final = 3
 """Checkpoints that are compared: the best is often not the last."""
 
-_GOLDEN: Final = 3
-
 
 def run_round(
     snapshot: Snapshot,
