@@ -147,7 +147,15 @@ def test_body_over_the_limit_is_refused_while_it_arrives(guarded: Running) -> No
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"null", b"[" * 5000, b'{"tasks": NaN}', b"\xff\xfe", gzip.compress(b"{}", mtime=0)],
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[" * 5000,
+        b'{"tasks": NaN}',
+        b"\xff\xfe",
+        gzip.compress(b"{}", mtime=0),
+    ],
 )
 @pytest.mark.parametrize("path", ["/predict", "/setup", "/webhook"])
 def test_bad_json_is_refused_with_a_reason(guarded: Running, path: str, content: bytes) -> None:
