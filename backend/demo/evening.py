@@ -16,14 +16,16 @@ from backend.label_studio_models import Task
 from backend.templates import labelling_config
 from segzero_ml.datasets import Sample
 
-CORRECTIONS: Final = 60
-"""New corrections that start a round: about 40 teach, the others judge what was learnt."""
+CORRECTIONS: Final = 80
+"""New corrections that start a round: about 50 teach, the others judge what was learnt."""
 
 SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "SEGZERO_TRAIN_EVERY_CORRECTIONS": str(CORRECTIONS),
         # Whether so few corrections taught anything can only be told on many images.
-        "SEGZERO_TRAIN_HELD_OUT_SHARE": "0.5",
+        "SEGZERO_TRAIN_HELD_OUT_SHARE": "0.4",
+        # So few have to be shown more often than usual.
+        "SEGZERO_TRAIN_COLD_START": "6",
         # Most is learnt at a round's beginning: a few minutes on one core.
         "SEGZERO_TRAIN_MAX_STEPS": "4",
         "SEGZERO_TRAIN_SAVE_EVERY": "4",
@@ -33,7 +35,7 @@ SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
 )
 """What the demo's `segzero up` is started with, so that a round is short."""
 
-TASKS: Final = 120
+TASKS: Final = 150
 SHOWN: Final = 20
 """Tasks whose predictions are fetched at once; those of the others when they are needed."""
 
