@@ -106,7 +106,7 @@ bench: venv ## Time and memory of the main path on this machine
 	@exec $(PY) -m pytest -s $${ARGS:-tests/benchmarks}
 
 .PHONY: bench-learning
-bench-learning: venv ## Show that corrections make a better model: three seeds, some hours
+bench-learning: venv ## Show that corrections make a better model: three seeds, an hour or more
 	@eval "exec $(PY) -m tests.benchmarks.learning $${ARGS:-}"
 
 .PHONY: docs

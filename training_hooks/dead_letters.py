@@ -56,6 +56,13 @@ class DeadLetter:
     can_retry: bool
 
 
+def no_such_job(job_id: str) -> JobError:
+    """What to raise where no failed job has that id."""
+    return JobError(
+        f"There is no failed job {job_id[:80]!r}.", "segzero status lists those there are."
+    )
+
+
 class DeadLetters:
     """The dead letters of all queues on one Redis.
 
@@ -151,9 +158,7 @@ class DeadLetters:
                 )
             if self._bring_back(name, queue, job):
                 return
-        raise JobError(
-            f"There is no failed job {job_id[:80]!r}.", "segzero status lists those there are."
-        )
+        raise no_such_job(job_id)
 
     def _bring_back(self, name: QueueName, queue: Queue, job: AllowedJob) -> bool:
         failed = queue.failed_job_registry.key

@@ -63,13 +63,11 @@ def retry(
 def _say_what_would_be(console: Console, letters: Sequence[DeadLetter], job: str | None) -> None:
     from rich.text import Text
 
-    from segzero_ml.errors import JobError
+    from training_hooks.dead_letters import no_such_job
 
     asked = [letter for letter in letters if job in (None, letter.job_id)]
     if job is not None and not asked:
-        raise JobError(
-            f"There is no failed job {job[:80]!r}.", "segzero status lists those there are."
-        )
+        raise no_such_job(job)
     chosen = [letter for letter in asked if letter.can_retry]
     for letter in chosen[:_SHOWN]:
         console.print(Text(f"  {letter.job_id}  {letter.function}: {letter.reason}"))

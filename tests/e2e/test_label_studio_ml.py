@@ -109,6 +109,7 @@ def test_label_studio_gets_the_same_predictions_as_from_the_server(
         },
     ).json()
     assert [len(task.predictions) for task in tasks] == [1] * SCENES
+    assert any(scores(expected) for expected in served["results"])
     for task, expected in zip(tasks, served["results"], strict=True):
         [found] = task.predictions
         assert found.model_version == served["model_version"]

@@ -7,9 +7,9 @@ GRPO, the gate decides, and a promoted version serves. Base and promoted version
 scenes that no project had. In the counter-proof the submitted masks are those of other pictures:
 nothing may be promoted.
 
-Takes about half an hour a project on one core. Whatever is finished is kept in the results
-folder and not done again; a project that was interrupted starts anew. Exit status 1: a promise
-was not kept.
+Takes about a quarter of an hour a project on two idle cores. Whatever is finished is kept in the
+results folder and not done again; a project that was interrupted starts anew. Exit status 1: a
+promise was not kept.
 """
 
 from __future__ import annotations
